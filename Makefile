@@ -1,0 +1,461 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# The one Makefile of kvmd. `make help` names every target and variable; it is
+# made from the lines below that start with "##" (targets) and "#:" (variables).
+#
+# Sources are found by directory: a new file in a room is built without a
+# change here. A test is one binary per tests/*/check_*.c, or a script
+# tests/*/*.sh; other .c files of a test directory are linked into its tests.
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+SHELL := /bin/sh
+
+VERSION := 0.1.0
+SOVERSION := 0
+
+#: V=1              print whole commands
+V ?= 0
+#: D=KIND           instrumented build: asan (ASan and UBSan), tsan, ubsan, gcov
+D ?=
+#: O=DIR            where everything built goes [build, build-KIND with D=]
+O ?= build$(if $(D),-$(D))
+#: CUDA=auto|0|1    build what needs nvcc: if found, never, must [auto]
+CUDA ?= auto
+#: WERROR=1         warnings are errors
+WERROR ?= 0
+#: CC, CXX, AR      compilers and archiver [gcc, g++, ar]
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+ifeq ($(origin CXX),default)
+CXX := g++
+endif
+AR ?= ar
+PKG_CONFIG ?= pkg-config
+#: CFLAGS, LDFLAGS  added to what the build needs [-O2 -g, none]
+CFLAGS ?= -O2 -g
+LDFLAGS ?=
+#: TESTS=GLOB       run only the suites whose name matches, as 'unit/*' or '*conf*'
+TESTS ?=
+#: J=N              test suites at once [number of processors]
+J ?= $(shell nproc)
+#: FUZZ_RUNS=N      inputs per fuzz target in `make fuzz` [5000000]
+FUZZ_RUNS ?= 5000000
+
+#: DESTDIR=DIR      prepended to every installed path
+DESTDIR ?=
+#: prefix           [/usr/local]
+prefix ?= /usr/local
+#: bindir           [$(prefix)/bin]
+bindir ?= $(prefix)/bin
+#: sbindir          [$(prefix)/sbin]
+sbindir ?= $(prefix)/sbin
+#: libdir           [$(prefix)/lib]
+libdir ?= $(prefix)/lib
+#: includedir       [$(prefix)/include]
+includedir ?= $(prefix)/include
+#: mandir           [$(prefix)/share/man]
+mandir ?= $(prefix)/share/man
+#: completiondir    [$(prefix)/share/bash-completion/completions]
+completiondir ?= $(prefix)/share/bash-completion/completions
+#: unitdir          [$(prefix)/lib/systemd/system]
+unitdir ?= $(prefix)/lib/systemd/system
+#: sysusersdir      [$(prefix)/lib/sysusers.d]
+sysusersdir ?= $(prefix)/lib/sysusers.d
+#: sysconfdir       [/etc]
+sysconfdir ?= /etc
+#: runstatedir      [/run]
+runstatedir ?= /run
+#: daemon_name      installed name of kvmd: binary, unit, directory, manual [kvmd]
+daemon_name ?= kvmd
+#: kvctl_name       installed name of kvctl [kvctl]
+kvctl_name ?= kvctl
+#: daemon_user      the user the unit runs as [$(daemon_name)]
+daemon_user ?= $(daemon_name)
+
+# Packages
+
+goals := $(or $(MAKECMDGOALS),all)
+building := $(filter-out clean help deps abi-update,$(goals))
+need := build $(if $(filter check% fuzz,$(goals)),test)
+ifneq ($(building),)
+deps_verb := $(if $(filter check% fuzz demo bench bench-json,$(goals)),ensure,check)
+ifneq ($(shell scripts/deps.sh missing $(need) 2>&1),)
+# It says on stderr what is missing and the command, or runs it.
+$(shell scripts/deps.sh $(deps_verb) $(need) >&2)
+ifneq ($(shell scripts/deps.sh missing $(need) 2>&1),)
+$(error packages are missing)
+endif
+endif
+endif
+
+# What each part links with; pkg-config's names.
+PKGS_KVMD := liburing inih
+PKGS_LIBKVCLIENT := libcrypto
+PKGS_KVCTL := json-c smartcols
+PKGS_KVTRACE := zlib json-c
+PKGS_KVBENCH := json-c
+PKGS_TESTS := check
+# Used when they are there; each defines HAVE_<NAME>.
+PKGS_OPT_KVMD := libsystemd
+PKGS_OPT_KVBENCH := libzmq
+
+ifneq ($(building),)
+pkg_have = $(shell for p in $(1); do $(PKG_CONFIG) --exists $$p && echo $$p; done)
+pkg_cflags = $(if $(1),$(shell $(PKG_CONFIG) --cflags $(1)))
+pkg_libs = $(if $(1),$(shell $(PKG_CONFIG) --libs $(1)))
+
+OPT_KVMD := $(call pkg_have,$(PKGS_OPT_KVMD))
+OPT_KVBENCH := $(call pkg_have,$(PKGS_OPT_KVBENCH))
+PKG_CFLAGS := $(call pkg_cflags,$(sort $(PKGS_KVMD) $(PKGS_LIBKVCLIENT) $(PKGS_KVCTL) \
+	$(PKGS_KVTRACE) $(PKGS_KVBENCH) $(OPT_KVMD) $(OPT_KVBENCH)))
+LIBS_KVMD := $(call pkg_libs,$(PKGS_KVMD) $(OPT_KVMD)) -lpthread -lm
+LIBS_LIBKVCLIENT := $(call pkg_libs,$(PKGS_LIBKVCLIENT)) -lpthread
+# kvmd/lib's own, for the tools that use it; --as-needed drops the rest.
+LIBS_UTIL := $(call pkg_libs,$(PKGS_KVMD)) -lpthread -lm
+LIBS_KVCTL := $(call pkg_libs,$(PKGS_KVCTL))
+LIBS_KVTRACE := $(call pkg_libs,$(PKGS_KVTRACE))
+LIBS_KVBENCH := $(call pkg_libs,$(PKGS_KVBENCH) $(OPT_KVBENCH)) -lm
+ifneq ($(filter check% fuzz build-tests,$(goals)),)
+CFLAGS_TESTS := $(call pkg_cflags,$(PKGS_TESTS))
+LIBS_TESTS := $(call pkg_libs,$(PKGS_TESTS))
+endif
+
+HAVE_SDT := $(shell echo '\#include <sys/sdt.h>' | $(CC) -E - >/dev/null 2>&1 && echo 1)
+CC_IS_CLANG := $(findstring clang,$(shell $(CC) --version 2>/dev/null))
+endif
+
+# nvcc is only looked for while nothing in kernels/ needs it.
+NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
+ifeq ($(CUDA),0)
+CUDA_SAYS := off (CUDA=0)
+else ifneq ($(NVCC),)
+CUDA_SAYS := $(NVCC) (CUDA=$(CUDA)); $(words $(wildcard kernels/*.cu)) kernels to build
+else ifeq ($(CUDA),1)
+$(error CUDA=1, but there is no nvcc: install the CUDA toolkit, set NVCC=, or use CUDA=0)
+else
+CUDA_SAYS := off (CUDA=auto found no nvcc)
+endif
+
+# Flags
+
+WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wundef -Wvla \
+	-Wformat=2
+ifeq ($(WERROR),1)
+WARNINGS += -Werror
+endif
+
+ifeq ($(D),)
+D_FLAGS :=
+else ifeq ($(D),asan)
+D_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+else ifeq ($(D),ubsan)
+D_FLAGS := -fsanitize=undefined -fno-sanitize-recover=undefined
+else ifeq ($(D),tsan)
+D_FLAGS := -fsanitize=thread
+# gcc's says that it does not model fences; the code's fences order no plain data.
+D_FLAGS += $(if $(CC_IS_CLANG),,-Wno-tsan)
+else ifeq ($(D),gcov)
+D_FLAGS := --coverage -O0
+else
+$(error D=$(D) is none of asan, tsan, ubsan, gcov)
+endif
+
+DEFINES := -D_GNU_SOURCE \
+	-DKVMD_VERSION='"$(VERSION)"' \
+	-DKVMD_DAEMON_NAME='"$(daemon_name)"' \
+	-DKVMD_KVCTL_NAME='"$(kvctl_name)"' \
+	-DKVMD_RUNSTATEDIR='"$(runstatedir)"' \
+	-DKVMD_SYSCONFDIR='"$(sysconfdir)"' \
+	$(if $(HAVE_SDT),-DHAVE_SDT=1) \
+	$(if $(filter libsystemd,$(OPT_KVMD)),-DHAVE_SYSTEMD=1) \
+	$(if $(filter libzmq,$(OPT_KVBENCH)),-DHAVE_ZMQ=1)
+INCLUDES := -I. -Iinclude
+ALL_CFLAGS = -std=gnu11 $(INCLUDES) $(DEFINES) $(PKG_CFLAGS) $(CFLAGS) $(WARNINGS) $(D_FLAGS)
+ALL_LDFLAGS = -Wl,--as-needed $(LDFLAGS) $(D_FLAGS)
+# The library's objects serve .so and .a: position independent, only KVC_API visible.
+CFLAGS_LIBKVCLIENT := -fPIC -fvisibility=hidden
+
+# Sources
+
+objs = $(patsubst %.c,$(O)/obj/%.o,$(1))
+
+KVMD_LIB_SRC := $(wildcard kvmd/lib/*.c)
+KVMD_SRC := $(wildcard kvmd/*/*.c)
+MAIN_SRC := $(wildcard kvmd/main.c)
+LIBKVCLIENT_SRC := $(wildcard libkvclient/*.c)
+LIBKVCLIENT_MAP := $(wildcard libkvclient/libkvclient.map)
+LIBKVCLIENT_PC := $(wildcard libkvclient/libkvclient.pc.in)
+
+TOOLS := $(foreach t,kvctl kvtrace kvbench,$(if $(wildcard tools/$(t)/main.c),$(t)))
+TOOL_SRC := $(wildcard tools/*/*.c)
+
+TEST_KINDS := unit model fault crash fuzz cli integration gpu
+TEST_SRC := $(foreach k,$(TEST_KINDS),$(wildcard tests/$(k)/*.c))
+TEST_BIN_SRC := $(filter $(foreach k,$(TEST_KINDS),tests/$(k)/check_%),$(TEST_SRC))
+# Programs that scripts start: tests/<kind>/prog_*.c.
+TEST_PROG_SRC := $(filter $(foreach k,$(TEST_KINDS),tests/$(k)/prog_%),$(TEST_SRC))
+TEST_HELP_SRC := $(filter-out $(TEST_BIN_SRC) $(TEST_PROG_SRC),$(TEST_SRC)) $(wildcard tests/*.c)
+TEST_SCRIPTS := $(foreach k,$(TEST_KINDS),$(wildcard tests/$(k)/*.sh))
+STATIC_CHECKS := $(wildcard scripts/check-*.sh)
+
+ALL_SRC := $(KVMD_SRC) $(MAIN_SRC) $(LIBKVCLIENT_SRC) $(TOOL_SRC) $(TEST_SRC) $(wildcard tests/*.c)
+
+# Products
+
+UTIL_A := $(O)/libkvmd-util.a
+CORE_A := $(O)/libkvmd-core.a
+KVC_SO := $(O)/libkvclient.so.$(SOVERSION)
+KVC_A := $(O)/libkvclient.a
+KVC_PC := $(O)/libkvclient.pc
+TOOL_BINS := $(addprefix $(O)/,$(TOOLS))
+TOOL_AS := $(patsubst %,$(O)/libtool-%.a,$(TOOLS))
+TEST_BINS := $(patsubst %.c,$(O)/%,$(TEST_BIN_SRC) $(TEST_PROG_SRC))
+PRODUCTS := $(if $(MAIN_SRC),$(O)/kvmd) $(CORE_A) \
+	$(if $(LIBKVCLIENT_SRC),$(KVC_A) $(KVC_SO) $(O)/libkvclient.so) \
+	$(if $(LIBKVCLIENT_PC),$(KVC_PC)) $(TOOL_BINS)
+KVC_LINK := $(if $(LIBKVCLIENT_SRC),$(KVC_A))
+
+# How: $(call cmd,WORD,command) prints the word and the target.
+
+ifeq ($(V),1)
+cmd = $(2)
+else
+cmd = @printf '  %-7s %s\n' '$(1)' '$(patsubst obj/%,%,$(patsubst $(O)/%,%,$@))'; $(2)
+endif
+
+## all              daemon, library, tools (the default)
+.PHONY: all
+all: $(PRODUCTS)
+
+.PHONY: FORCE
+FORCE:
+
+# Rewritten only when the text changes: other flags or sources rebuild.
+$(O)/.flags: export STAMP_TEXT = $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(CFLAGS_LIBKVCLIENT)
+$(O)/.sources: export STAMP_TEXT = $(ALL_SRC)
+$(O)/.flags $(O)/.sources: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' "$$STAMP_TEXT" | cmp -s - $@ || printf '%s\n' "$$STAMP_TEXT" >$@
+
+$(call objs,$(LIBKVCLIENT_SRC)): ROOM_CFLAGS = $(CFLAGS_LIBKVCLIENT)
+$(call objs,$(TEST_SRC) $(wildcard tests/*.c)): ROOM_CFLAGS = $(CFLAGS_TESTS)
+
+$(O)/obj/%.o: %.c $(O)/.flags
+	@mkdir -p $(@D)
+	$(call cmd,CC,$(CC) $(ALL_CFLAGS) $(ROOM_CFLAGS) -MMD -MP -c -o $@ $<)
+
+archive = rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
+link = $(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(1)
+
+$(UTIL_A): $(call objs,$(KVMD_LIB_SRC)) $(O)/.sources
+	$(call cmd,AR,$(archive))
+
+$(CORE_A): $(call objs,$(KVMD_SRC)) $(O)/.sources
+	$(call cmd,AR,$(archive))
+
+$(O)/kvmd: $(call objs,$(MAIN_SRC) $(KVMD_SRC)) $(O)/.sources
+	$(call cmd,LD,$(call link,$(LIBS_KVMD)))
+
+$(KVC_A): $(call objs,$(LIBKVCLIENT_SRC)) $(O)/.sources
+	$(call cmd,AR,$(archive))
+
+$(KVC_SO): $(call objs,$(LIBKVCLIENT_SRC)) $(LIBKVCLIENT_MAP) $(O)/.sources
+	$(call cmd,LD,$(call link,-shared -Wl$(,)-soname$(,)$(@F) \
+		$(addprefix -Wl$(,)--version-script=,$(LIBKVCLIENT_MAP)) $(LIBS_LIBKVCLIENT)))
+, := ,
+
+$(O)/libkvclient.so: $(KVC_SO)
+	$(call cmd,LN,ln -sf $(<F) $@)
+
+$(KVC_PC): $(LIBKVCLIENT_PC) $(O)/.flags FORCE
+	@sed $(SUBST) $< | cmp -s - $@ || { sed $(SUBST) $< >$@ && \
+		printf '  %-7s %s\n' GEN $(@F); }
+
+SUBST = -e 's|@VERSION@|$(VERSION)|g' -e 's|@prefix@|$(prefix)|g' -e 's|@libdir@|$(libdir)|g' \
+	-e 's|@includedir@|$(includedir)|g' -e 's|@bindir@|$(bindir)|g' \
+	-e 's|@sbindir@|$(sbindir)|g' -e 's|@sysconfdir@|$(sysconfdir)|g' \
+	-e 's|@runstatedir@|$(runstatedir)|g' -e 's|@daemon_name@|$(daemon_name)|g' \
+	-e 's|@daemon_user@|$(daemon_user)|g' -e 's|@kvctl_name@|$(kvctl_name)|g'
+
+# tools/NAME/*.c; all but main.c also as an archive, for the tests.
+define tool_rules
+$(O)/$(1): $(call objs,$(wildcard tools/$(1)/*.c)) $(2) $(KVC_LINK) $(O)/.sources
+	$$(call cmd,LD,$$(call link,$(3) $$(LIBS_LIBKVCLIENT)))
+$(O)/libtool-$(1).a: $(call objs,$(filter-out %/main.c,$(wildcard tools/$(1)/*.c))) $(O)/.sources
+	$$(call cmd,AR,$$(archive))
+endef
+$(eval $(call tool_rules,kvctl,$(UTIL_A),$$(LIBS_KVCTL) $$(LIBS_UTIL)))
+$(eval $(call tool_rules,kvtrace,$(UTIL_A),$$(LIBS_KVTRACE) $$(LIBS_UTIL)))
+$(eval $(call tool_rules,kvbench,$(CORE_A),$$(LIBS_KVBENCH) $$(LIBS_KVMD)))
+
+define test_rules
+$(patsubst %.c,$(O)/%,$(filter tests/$(1)/%,$(TEST_BIN_SRC) $(TEST_PROG_SRC))): \
+$(O)/tests/$(1)/%: $(O)/obj/tests/$(1)/%.o \
+		$(call objs,$(filter tests/$(1)/%,$(TEST_HELP_SRC)) $(wildcard tests/*.c)) \
+		$(TOOL_AS) $(KVC_LINK) $(CORE_A) $(O)/.sources
+	@mkdir -p $$(@D)
+	$$(call cmd,LD,$$(call link,$$(LIBS_TESTS) $$(LIBS_LIBKVCLIENT) $$(LIBS_KVMD) $$(LIBS_KVCTL) \
+		$$(LIBS_KVTRACE) $$(LIBS_KVBENCH)))
+endef
+$(foreach k,$(TEST_KINDS),$(eval $(call test_rules,$(k))))
+
+.SECONDARY:
+-include $(wildcard $(patsubst %.c,$(O)/obj/%.d,$(ALL_SRC)))
+
+# Tests
+
+## build-tests      build the tests, run none
+.PHONY: build-tests
+build-tests: all $(TEST_BINS)
+
+run_tests = scripts/run-tests.sh -o '$(O)' -j '$(J)' -d '$(D)' -t '$(TESTS)' $(1)
+suites = $(patsubst %.c,$(O)/%,$(TEST_BIN_SRC)) $(TEST_SCRIPTS)
+export CC CXX
+export KVMD_CHECK_CFLAGS = -std=gnu11 $(INCLUDES) $(DEFINES) $(PKG_CFLAGS)
+
+## check            every suite: unit, model, fault, crash, short fuzz, cli, integration, static
+.PHONY: check
+check: build-tests
+	@$(call run_tests,$(suites) $(STATIC_CHECKS))
+
+## check-asan       the suites that run code, with address and undefined-behaviour checks
+.PHONY: check-asan
+check-asan:
+	@$(MAKE) --no-print-directory D=asan O=$(O)-asan check-run
+
+## check-tsan       the same with the thread checker
+.PHONY: check-tsan
+check-tsan:
+	@$(MAKE) --no-print-directory D=tsan O=$(O)-tsan check-run
+
+## check-run        the suites that run code, no static checks
+.PHONY: check-run
+check-run: build-tests
+	@$(call run_tests,$(suites))
+
+## fuzz             the fuzz targets for long: FUZZ_RUNS inputs each
+.PHONY: fuzz
+fuzz: build-tests
+	@KVMD_FUZZ_RUNS=$(FUZZ_RUNS) KVMD_TEST_TIMEOUT=86400 \
+		$(call run_tests,$(filter $(O)/tests/fuzz/% tests/fuzz/%,$(suites)))
+
+static_check = KVMD_BUILD_DIR='$(abspath $(O))' scripts/$@.sh
+
+## check-layers     no room includes, or refers to a symbol of, a room above it
+.PHONY: check-layers
+check-layers: all
+	@$(static_check)
+
+## check-headers    every header compiles alone; public ones also as C++
+.PHONY: check-headers
+check-headers:
+	@$(static_check)
+
+## check-abi        layout of include/kvmd/wire.h is that of tests/abi/wire.txt
+.PHONY: check-abi
+check-abi:
+	@$(static_check)
+
+## abi-update       write the present layout to tests/abi/wire.txt
+.PHONY: abi-update
+abi-update:
+	@scripts/abi-dump.sh include/kvmd/wire.h >tests/abi/wire.txt.new
+	@mv tests/abi/wire.txt.new tests/abi/wire.txt
+
+## check-man        mandoc's lint of man/
+.PHONY: check-man
+check-man:
+	@$(static_check)
+
+# Shows
+
+## demo             a daemon, four engine processes, a generated workload, the report
+.PHONY: demo
+demo: all
+	@KVMD_BUILD_DIR='$(abspath $(O))' scripts/demo.sh
+
+## bench            kvbench's ratios as text
+.PHONY: bench
+bench: all
+	@$(O)/kvbench
+
+## bench-json       kvbench's ratios as JSON, alone on stdout
+.PHONY: bench-json
+bench-json:
+	@$(MAKE) --no-print-directory all >&2
+	@$(O)/kvbench --json
+
+## deps             install the Debian packages of scripts/deps.txt (as root)
+.PHONY: deps
+deps:
+	@scripts/deps.sh ensure build test opt ci
+
+# Installation
+
+INSTALL ?= install
+MAN_PAGES := $(wildcard man/*.[1-8])
+PUBLIC_HEADERS := $(wildcard include/*.h)
+PUBLIC_KVMD_HEADERS := $(wildcard include/kvmd/*.h)
+UNITS := $(wildcard tools/units/*.service.in tools/units/*.socket.in)
+SYSUSERS := $(wildcard tools/units/*.sysusers.in)
+CONF_EXAMPLE := $(wildcard tools/units/kvmd.conf.in)
+
+# kvmd -> $(daemon_name), kvmd-protocol -> $(daemon_name)-protocol, kvctl -> $(kvctl_name).
+rename = $(patsubst kvctl.%,$(kvctl_name).%,$(patsubst kvmd-%,$(daemon_name)-%,$(patsubst \
+	kvmd.%,$(daemon_name).%,$(1))))
+d := $(DESTDIR)
+
+## install          under DESTDIR and the directories below
+.PHONY: install
+install: all
+	$(INSTALL) -d $d$(sbindir) $d$(bindir) $d$(libdir)/pkgconfig $d$(includedir)/kvmd
+	$(if $(MAIN_SRC),$(INSTALL) -m 755 $(O)/kvmd $d$(sbindir)/$(daemon_name))
+	$(foreach t,$(TOOLS),$(INSTALL) -m 755 $(O)/$t \
+		$d$(bindir)/$(patsubst kvctl,$(kvctl_name),$t) &&) :
+	$(if $(LIBKVCLIENT_SRC),$(INSTALL) -m 755 $(KVC_SO) $d$(libdir)/)
+	$(if $(LIBKVCLIENT_SRC),ln -sf $(notdir $(KVC_SO)) $d$(libdir)/libkvclient.so)
+	$(if $(LIBKVCLIENT_SRC),$(INSTALL) -m 644 $(KVC_A) $d$(libdir)/)
+	$(if $(LIBKVCLIENT_PC),$(INSTALL) -m 644 $(KVC_PC) $d$(libdir)/pkgconfig/)
+	$(if $(PUBLIC_HEADERS),$(INSTALL) -m 644 $(PUBLIC_HEADERS) $d$(includedir)/)
+	$(if $(PUBLIC_KVMD_HEADERS),$(INSTALL) -m 644 $(PUBLIC_KVMD_HEADERS) $d$(includedir)/kvmd/)
+	$(foreach m,$(MAN_PAGES),$(INSTALL) -D -m 644 $m \
+		$d$(mandir)/man$(subst .,,$(suffix $m))/$(call rename,$(notdir $m)) &&) :
+	$(foreach u,$(UNITS),$(INSTALL) -d $d$(unitdir) && sed $(SUBST) $u \
+		>$d$(unitdir)/$(call rename,$(notdir $(u:.in=))) &&) :
+	$(foreach u,$(SYSUSERS),$(INSTALL) -d $d$(sysusersdir) && sed $(SUBST) $u \
+		>$d$(sysusersdir)/$(daemon_name).conf &&) :
+	$(if $(CONF_EXAMPLE),$(INSTALL) -d $d$(sysconfdir) && \
+		{ [ -e $d$(sysconfdir)/$(daemon_name).conf ] || \
+		sed $(SUBST) $(CONF_EXAMPLE) >$d$(sysconfdir)/$(daemon_name).conf; })
+	$(if $(filter kvctl,$(TOOLS)),$(INSTALL) -d $d$(completiondir) && \
+		$(O)/kvctl completion >$d$(completiondir)/$(kvctl_name))
+
+## uninstall        remove what install put there, but the configuration
+.PHONY: uninstall
+uninstall:
+	rm -f $d$(sbindir)/$(daemon_name) $d$(bindir)/$(kvctl_name) $d$(bindir)/kvtrace \
+		$d$(bindir)/kvbench $d$(libdir)/libkvclient.so $d$(libdir)/libkvclient.so.$(SOVERSION) \
+		$d$(libdir)/libkvclient.a $d$(libdir)/pkgconfig/libkvclient.pc \
+		$d$(completiondir)/$(kvctl_name) $d$(sysusersdir)/$(daemon_name).conf
+	rm -f $(foreach h,$(PUBLIC_HEADERS),$d$(includedir)/$(notdir $h)) \
+		$(foreach h,$(PUBLIC_KVMD_HEADERS),$d$(includedir)/kvmd/$(notdir $h)) \
+		$(foreach m,$(MAN_PAGES),$d$(mandir)/man$(subst .,,$(suffix $m))/$(call \
+		rename,$(notdir $m))) \
+		$(foreach u,$(UNITS),$d$(unitdir)/$(call rename,$(notdir $(u:.in=))))
+	-rmdir $d$(includedir)/kvmd
+
+## clean            remove what was built in O, and in its -asan and -tsan siblings
+.PHONY: clean
+clean:
+	rm -rf $(O) $(O)-asan $(O)-tsan
+
+## help             this text
+.PHONY: help
+help:
+	@echo 'make TARGET... [VARIABLE=VALUE...]'
+	@echo; echo 'Targets:'; sed -n 's/^## /  /p' Makefile
+	@echo; echo 'Variables:'; sed -n 's/^#: /  /p' Makefile
+	@echo; echo 'CUDA: $(CUDA_SAYS)'

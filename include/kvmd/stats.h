@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * stats.h - every counter of the daemon, once.
+ *
+ * One row per counter: X(ID, name, unit, kind, help). The name is the JSON key,
+ * the Prometheus name (prefixed "kvmd_") and the entry in kvctl(8); ids are the
+ * index in the shared stats page and are never reused. kind c: counter, only
+ * grows, never reset; g: gauge.
+ */
+#ifndef KVMD_STATS_H
+#define KVMD_STATS_H
+
+#include <stdint.h>
+
+#define KVMD_STATS(X) \
+	X(ENTRIES, "entries", "entries", c, "submission entries taken from rings") \
+	X(COMPLETIONS, "completions", "entries", c, "completions posted") \
+	X(REFUSED_ENTRIES, "refused_entries", "entries", c, \
+	  "entries refused by the check (bad opcode, flag, field, index)") \
+	X(BROKEN_RINGS, "broken_rings", "sessions", c, "sessions ended for an impossible ring index") \
+	X(WAKEUPS, "wakeups", "times", c, "times the core thread woke from its wait") \
+	X(CLIENT_WAKES, "client_wakes", "times", c, "sleeping clients woken") \
+	X(SESSIONS, "sessions", "sessions", g, "connected sessions") \
+	X(SESSIONS_OPENED, "sessions_opened", "sessions", c, "sessions that said hello") \
+	X(SESSIONS_REFUSED, "sessions_refused", "sessions", c, "hellos, joins and spaces refused") \
+	X(SESSIONS_DIED, "sessions_died", "sessions", c, \
+	  "sessions that ended holding sequences (process died or ring broke)") \
+	X(SEQ_OPENS, "seq_opens", "sequences", c, "sequences opened") \
+	X(SEQ_CLOSES, "seq_closes", "sequences", c, "sequences closed") \
+	X(SEQ_FORKS, "seq_forks", "sequences", c, "sequences forked") \
+	X(SEQ_SENDS, "seq_sends", "sequences", c, "sequences turned into tickets") \
+	X(SEQ_RECVS, "seq_recvs", "sequences", c, "tickets received") \
+	X(TICKETS_EXPIRED, "tickets_expired", "tickets", c, "tickets that nobody took in time") \
+	X(TOKENS_ASKED, "tokens_asked", "tokens", c, "prompt tokens of opened sequences") \
+	X(TOKENS_HBM, "tokens_hbm", "tokens", c, "of those: served from HBM") \
+	X(TOKENS_RAM, "tokens_ram", "tokens", c, "of those: loaded from RAM") \
+	X(TOKENS_DISK, "tokens_disk", "tokens", c, "of those: loaded from disk") \
+	X(TOKENS_MERGED, "tokens_merged", "tokens", c, \
+	  "of those: computed, then merged into a block another sequence had published") \
+	X(TOKENS_RECOMPUTED, "tokens_recomputed", "tokens", c, "of those: computed by the client") \
+	X(RECOMPUTED_NEVER, "recomputed_never", "tokens", c, "recomputed: key never seen") \
+	X(RECOMPUTED_EVICTED, "recomputed_evicted", "tokens", c, "recomputed: prefix was reclaimed") \
+	X(RECOMPUTED_DROPPED, "recomputed_dropped", "tokens", c, "recomputed: dropped or expired") \
+	X(RECOMPUTED_EPOCH, "recomputed_epoch", "tokens", c, "recomputed: epoch was raised") \
+	X(RECOMPUTED_PENDING, "recomputed_pending", "tokens", c, \
+	  "recomputed: being published at that moment") \
+	X(RECOMPUTED_REFUSED, "recomputed_refused", "tokens", c, "recomputed: cheaper than loading") \
+	X(RECOMPUTED_UNASKED, "recomputed_unasked", "tokens", c, "recomputed: client wanted no hit") \
+	X(RECOMPUTED_GROUP, "recomputed_group", "tokens", c, "recomputed: another group ended earlier") \
+	X(RECOMPUTED_TAIL, "recomputed_tail", "tokens", c, \
+	  "recomputed: behind the last full block of the prompt") \
+	X(TOKENS_PENDING, "tokens_pending", "tokens", g, \
+	  "asked by sequences still open and not yet attributed") \
+	X(BLOCKS_HIT, "blocks_hit", "blocks", c, "blocks leased by opens") \
+	X(BLOCKS_ALLOCATED, "blocks_allocated", "blocks", c, "private blocks handed out") \
+	X(BLOCKS_PUBLISHED, "blocks_published", "blocks", c, "blocks sealed under a new key") \
+	X(BLOCKS_MERGED, "blocks_merged", "blocks", c, "published blocks merged into existing ones") \
+	X(BLOCKS_PRIVATE, "blocks_private", "blocks", c, \
+	  "blocks kept private at publish (after a hole, no-store)") \
+	X(BLOCKS_COPIED, "blocks_copied", "blocks", c, "blocks copied for fork and unshare") \
+	X(BYTES_COPIED, "bytes_copied", "bytes", c, "bytes copied inside the device") \
+	X(COPIES_FAILED, "copies_failed", "copies", c, "device copies that failed") \
+	X(BLOCKS_EVICTED, "blocks_evicted", "blocks", c, "blocks reclaimed from HBM") \
+	X(BLOCKS_DROPPED, "blocks_dropped", "blocks", c, "blocks dropped by advice, ttl or operator") \
+	X(BLOCKS_STALE, "blocks_stale", "blocks", c, "blocks dropped since their epoch is over") \
+	X(BLOCKS_DISCARDED, "blocks_discarded", "blocks", c, "unpublished blocks of dead clients freed") \
+	X(RECLAIM_BACKGROUND, "reclaim_background", "blocks", c, "evicted by background reclaim") \
+	X(RECLAIM_DIRECT, "reclaim_direct", "blocks", c, "evicted by an allocation that needed them") \
+	X(ALLOC_WAITS, "alloc_waits", "entries", c, "allocations that had to wait") \
+	X(ALLOC_REFUSED_AGAIN, "alloc_refused_again", "entries", c, "allocations refused: -EAGAIN") \
+	X(ALLOC_REFUSED_NOMEM, "alloc_refused_nomem", "entries", c, "allocations refused: -ENOMEM") \
+	X(ALLOC_REFUSED_QUOTA, "alloc_refused_quota", "entries", c, "allocations refused: -EDQUOT") \
+	X(ALLOC_DEADLOCKS, "alloc_deadlocks", "entries", c, "allocations ended with -EDEADLK") \
+	X(ALLOC_STALLED, "alloc_stalled", "entries", c, \
+	  "entries refused since the session's step stands still") \
+	X(CANCELS, "cancels", "entries", c, "entries ended by CANCEL") \
+	X(TENANT_LOW_EVENTS, "tenant_low_events", "times", c, "reclaim went below a tenant's low") \
+	X(TENANT_HIGH_EVENTS, "tenant_high_events", "times", c, "allocations above a tenant's high") \
+	X(TENANT_MAX_EVENTS, "tenant_max_events", "times", c, "allocations refused at a tenant's max") \
+	X(PINS_REFUSED, "pins_refused", "blocks", c, "pins over the budget") \
+	X(SLABS_CREATED, "slabs_created", "slabs", c, "slabs created on a device") \
+	X(SLABS_DESTROYED, "slabs_destroyed", "slabs", c, "slabs given back to a device") \
+	X(SLABS_MOVED, "slabs_moved", "slabs", c, "slabs moved to another space") \
+	X(SLABS_SCRUBBED, "slabs_scrubbed", "slabs", c, "slabs scrubbed") \
+	X(SLAB_LAGGARDS, "slab_laggards", "sessions", c, \
+	  "sessions held back since they had not mapped a slab in time") \
+	X(STEP_STALLS, "step_stalls", "sessions", c, "sessions whose step stood still past the limit")
+
+enum kvmd_stat {
+#define KVMD_STAT_ID(id, name, unit, kind, help) KVMD_STAT_##id,
+	KVMD_STATS(KVMD_STAT_ID)
+#undef KVMD_STAT_ID
+	KVMD_NR_STAT
+};
+
+/* The shared stats page (read-only memfd, from the admin socket). */
+struct kvmd_stats_page {
+	uint32_t version;	/* 1 */
+	uint32_t nr;		/* KVMD_NR_STAT of the daemon */
+	uint64_t boot_ns;	/* CLOCK_MONOTONIC at start */
+	uint64_t val[];		/* by enum kvmd_stat */
+};
+
+#endif

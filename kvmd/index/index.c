@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * index.c - the table, and sealing and evicting through it.
+ */
+#include "kvmd/index/index.h"
+
+#include <stdio.h>
+
+#include "kvmd/lib/mem.h"
+#include "kvmd/lib/stats.h"
+
+/* ------------------------------------------------------------------ set-up */
+
+int index_create(struct pool *p, uint32_t nr_ghosts, struct index **ret_ix)
+{
+	uint64_t slots = roundup_pow2(div_round_up((uint64_t)p->nr_blocks * 4, 3));
+	struct index *ix;
+	int err = -ENOMEM;
+
+	if (slots > 1ull << 32)
+		return -EINVAL;
+	ix = mem_zalloc(sizeof(*ix));
+	if (!ix)
+		return -ENOMEM;
+	ix->pool = p;
+	ix->mask = (uint32_t)(slots - 1);
+	ix->tab = mem_big_alloc(slots * sizeof(*ix->tab), p->opts.populate);
+	if (!ix->tab)
+		goto err_free;
+	err = hash_seed_init(&ix->seed);
+	if (err)
+		goto err_free_tab;
+	err = ghosts_create(nr_ghosts, &ix->ghosts);
+	if (err)
+		goto err_free_tab;
+	*ret_ix = ix;
+	return 0;
+
+err_free_tab:
+	mem_big_free(ix->tab, slots * sizeof(*ix->tab));
+err_free:
+	mem_free(ix);
+	return err;
+}
+
+void index_destroy(struct index *ix)
+{
+	if (!ix)
+		return;
+	ghosts_destroy(ix->ghosts);
+	mem_big_free(ix->tab, index_bytes(ix));
+	mem_free(ix);
+}
+
+uint64_t index_bytes(const struct index *ix)
+{
+	return ((uint64_t)ix->mask + 1) * sizeof(*ix->tab);
+}
+
+/* --------------------------------------------------------------- the table */
+
+static void table_insert(struct index *ix, uint64_t hash, uint32_t id)
+{
+	uint32_t i = (uint32_t)hash & ix->mask;
+
+	while (ix->tab[i].id)
+		i = (i + 1) & ix->mask;
+	ix->tab[i] = (struct index_entry) { .hash = (uint32_t)hash, .id = id };
+	ix->nr++;
+}
+
+/* Close the gap at @i: later entries of the run move up as far as their home allows. */
+static void table_close_gap(struct index *ix, uint32_t i)
+{
+	uint32_t j = i;
+
+	for (;;) {
+		uint32_t home;
+
+		j = (j + 1) & ix->mask;
+		if (!ix->tab[j].id)
+			break;
+		home = ix->tab[j].hash & ix->mask;
+		if (((j - home) & ix->mask) >= ((j - i) & ix->mask)) {
+			ix->tab[i] = ix->tab[j];
+			i = j;
+		}
+	}
+	ix->tab[i].id = 0;
+}
+
+static void table_remove(struct index *ix, uint64_t hash, uint32_t id)
+{
+	uint32_t i = (uint32_t)hash & ix->mask;
+
+	while (ix->tab[i].id != id) {
+		BUG_ON(!ix->tab[i].id);
+		i = (i + 1) & ix->mask;
+	}
+	table_close_gap(ix, i);
+	ix->nr--;
+}
+
+static uint64_t hash_of(const struct index *ix, const struct block *b)
+{
+	return index_hash(ix, b->sid, b->group, b->key);
+}
+
+/* ------------------------------------------------------- sealing, evicting */
+
+struct block *index_seal(struct index *ix, struct block *b, uint32_t parent, uint32_t pos,
+			 uint8_t tag_new, uint8_t aux)
+{
+	struct pool *p = ix->pool;
+	struct gpool *gp = pool_gpool(p, b);
+	uint64_t hash = hash_of(ix, b);
+	struct block *there = index_find(ix, b->sid, b->group, b->key, hash);
+	const struct policy_ops *ops = gp->policy->ops;
+
+	if (there)
+		return there;
+	b->parent = parent;
+	b->pos = pos;
+	block_set_state(b, BLK_SEALED);
+	if (parent)
+		pool_block(p, parent)->nr_kids++;
+	p->sid[b->sid].nr_sealed++;
+	gp->sp->nr_stale += b->sid != gp->sp->sid;
+	table_insert(ix, hash, pool_id(p, b));
+	if (ops->insert)
+		ops->insert(gp->policy, b, ghosts_find(ix->ghosts, hash), tag_new, aux);
+	ghosts_del(ix->ghosts, hash);
+	return NULL;
+}
+
+void index_evict(struct index *ix, struct block *b, uint32_t why)
+{
+	struct pool *p = ix->pool;
+	struct gpool *gp = pool_gpool(p, b);
+	uint64_t hash = hash_of(ix, b);
+	bool stale = b->sid != gp->sp->sid;
+	struct ghost *g;
+
+	BUG_ON(!index_can_evict(b));
+	g = !stale ? ghosts_add(ix->ghosts, hash) : NULL;
+	if (g) {
+		g->when = b->last_use;
+		g->why = (uint8_t)why;
+		g->uses = b->uses;
+		g->tag = b->tag;
+		g->aux = gp->policy->ops->aux ? gp->policy->ops->aux(gp->policy, b) : 0;
+	}
+	gpool_busy(p, b);
+	table_remove(ix, hash, pool_id(p, b));
+	if (b->parent)
+		pool_block(p, b->parent)->nr_kids--;
+	p->sid[b->sid].nr_sealed--;
+	gp->sp->nr_stale -= stale;
+	block_set_state(b, BLK_EVICTING);
+	pool_free(p, b);
+}
+
+void index_put(struct index *ix, struct block *b)
+{
+	if (b->state != BLK_SEALED) {
+		pool_free(ix->pool, b);
+		return;
+	}
+	BUG_ON(!b->leases);
+	if (!--b->leases)
+		gpool_idle(ix->pool, b);
+}
+
+/* ----------------------------------------------------------------- reasons */
+
+uint32_t index_miss_reason(struct index *ix, const struct space *sp, uint8_t group,
+			   const void *key)
+{
+	const struct pool *p = ix->pool;
+	struct ghost *g = ghosts_find(ix->ghosts, index_hash(ix, sp->sid, group, key));
+
+	if (g)
+		return g->why;
+	if (!sp->nr_stale)
+		return KVMD_MISS_NEVER;
+	for (uint32_t sid = 1; sid < POOL_MAX_SIDS; sid++)
+		if (p->sid[sid].sp == sp && sid != sp->sid &&
+		    index_find(ix, (uint16_t)sid, group, key,
+			       index_hash(ix, (uint16_t)sid, group, key)))
+			return KVMD_MISS_EPOCH;
+	return KVMD_MISS_NEVER;
+}
+
+int index_check(const struct index *ix, char *msg, size_t msg_bytes)
+{
+	const struct pool *p = ix->pool;
+	uint32_t nr = 0;
+
+	for (uint32_t id = 1; id < p->next_fresh; id++) {
+		const struct block *b = pool_block(p, id);
+
+		if (b->state != BLK_SEALED)
+			continue;
+		nr++;
+		if (index_find(ix, b->sid, b->group, b->key, hash_of(ix, b)) != b) {
+			snprintf(msg, msg_bytes, "block %u is sealed but not found by its key", id);
+			return -EUCLEAN;
+		}
+	}
+	if (nr != ix->nr) {
+		snprintf(msg, msg_bytes, "index has %u entries, %u blocks are sealed", ix->nr, nr);
+		return -EUCLEAN;
+	}
+	return 0;
+}

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * seq.c - sequence tables and rows.
+ */
+#include "kvmd/index/seq.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "kvmd/lib/mem.h"
+#include "kvmd/lib/stats.h"
+
+static const char *const names[NR_SEQ_STATE] = { "free", "live", "closing" };
+
+const char *seq_state_name(unsigned state)
+{
+	return state < NR_SEQ_STATE ? names[state] : "?";
+}
+
+/* ------------------------------------------------------------------ set-up */
+
+uint64_t seqtab_rows_bytes(const struct seqtab *st)
+{
+	return align_up(st->stride * st->max_seqs, 4096);
+}
+
+static uint64_t seqs_bytes(const struct seqtab *st)
+{
+	return align_up((uint64_t)st->max_seqs * sizeof(struct seq), 4096);
+}
+
+static void seqtab_shape(struct seqtab *st, const struct space *sp, uint32_t max_tokens)
+{
+	for (uint32_t g = 0; g < sp->nr_groups; g++) {
+		st->row_off[g] = (uint32_t)st->stride;
+		st->row_blocks[g] = (uint32_t)div_round_up(max_tokens,
+							   sp->gp[g].geo.block_tokens);
+		st->stride += align_up(st->row_blocks[g] * sizeof(int32_t), 64);
+	}
+}
+
+int seqtab_create(struct index *ix, struct space *sp, uint32_t max_seqs, uint32_t max_tokens,
+		  struct seqtab *ret_st)
+{
+	struct seqtab st = { .ix = ix, .sp = sp, .max_seqs = max_seqs };
+	void *map;
+	int err;
+
+	seqtab_shape(&st, sp, max_tokens);
+	st.seq_fd = mem_fd_create("kvmd-seqs", seqs_bytes(&st), false, &map);
+	if (st.seq_fd < 0)
+		return st.seq_fd;
+	st.seq = map;
+	st.mirror_fd = mem_fd_create("kvmd-mirror", seqtab_rows_bytes(&st), false, &map);
+	if (st.mirror_fd < 0) {
+		err = st.mirror_fd;
+		goto err_close_seqs;
+	}
+	st.mirror = map;
+	st.rows_fd = mem_fd_create("kvmd-tables", seqtab_rows_bytes(&st), false, &map);
+	if (st.rows_fd < 0) {
+		err = st.rows_fd;
+		goto err_close_mirror;
+	}
+	st.rows = map;
+	err = mem_fd_seal(st.rows_fd, true);	/* the client may only read */
+	if (err)
+		goto err_close_rows;
+	*ret_st = st;
+	return 0;
+
+err_close_rows:
+	munmap(st.rows, seqtab_rows_bytes(&st));
+	close(st.rows_fd);
+err_close_mirror:
+	munmap(st.mirror, seqtab_rows_bytes(&st));
+	close(st.mirror_fd);
+err_close_seqs:
+	munmap(st.seq, seqs_bytes(&st));
+	close(st.seq_fd);
+	return err;
+}
+
+void seqtab_destroy(struct seqtab *st)
+{
+	if (!st->seq)
+		return;
+	munmap(st->rows, seqtab_rows_bytes(st));
+	munmap(st->mirror, seqtab_rows_bytes(st));
+	munmap(st->seq, seqs_bytes(st));
+	close(st->rows_fd);
+	close(st->mirror_fd);
+	close(st->seq_fd);
+	memset(st, 0, sizeof(*st));
+}
+
+/* --------------------------------------------------------------- sequences */
+
+void seq_start(struct seqtab *st, uint32_t s, uint32_t gen)
+{
+	struct seq *q = &st->seq[s];
+
+	*q = (struct seq) {
+		.gen = gen,
+		.sid = st->sp->sid,
+		.q_head = q->q_head,
+		.q_tail = q->q_tail,
+		.blocked = q->blocked,
+		.kicking = q->kicking,
+	};
+	for (uint32_t g = 0; g < st->sp->nr_groups; g++)
+		q->hole[g] = UINT32_MAX;
+	q->state = SEQ_LIVE;
+	st->nr_live++;
+}
+
+void seq_append(struct seqtab *st, uint32_t s, uint32_t g, const uint32_t *ids, uint32_t nr)
+{
+	struct seq *q = &st->seq[s];
+	uint32_t *blocks = seq_blocks(st, s, g) + q->len[g];
+	int32_t *row = seq_row(st, s, g) + q->len[g];
+	const struct pool *p = st->ix->pool;
+
+	for (uint32_t i = 0; i < nr; i++) {
+		blocks[i] = ids[i];
+		st_rlx(&row[i], (int32_t)pool_block(p, ids[i])->slot);
+	}
+	q->len[g] += nr;
+}
+
+bool seq_drain(struct seqtab *st, uint32_t s, uint32_t *budget)
+{
+	struct seq *q = &st->seq[s];
+
+	for (uint32_t g = st->sp->nr_groups; g-- > 0;) {
+		uint32_t *blocks = seq_blocks(st, s, g);
+		int32_t *row = seq_row(st, s, g);
+		uint32_t len = q->len[g];
+
+		while (len && *budget) {
+			uint32_t id = blocks[--len];
+
+			--*budget;
+			blocks[len] = 0;
+			st_rlx(&row[len], KVMD_SLOT_NULL);
+			if (id)
+				index_put(st->ix, pool_block(st->ix->pool, id));
+		}
+		q->len[g] = len;
+		if (len)
+			return false;
+	}
+	q->state = SEQ_FREE;
+	st->nr_live--;
+	return true;
+}
+
+uint32_t seq_nr_blocks(const struct seqtab *st, uint32_t s)
+{
+	const struct seq *q = &st->seq[s];
+	uint32_t nr = 0;
+
+	for (uint32_t g = 0; g < st->sp->nr_groups; g++) {
+		const uint32_t *blocks = seq_blocks(st, s, g);
+
+		for (uint32_t i = 0; i < q->len[g]; i++)
+			nr += blocks[i] != 0;
+	}
+	return nr;
+}

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * seq.h - sequences: a client's ordered lists of blocks, and their rows.
+ *
+ * Per session one table of sequences. Each has, per group, a row of slot
+ * numbers in shared memory (the client maps it read-only, a GPU may read it)
+ * and a private mirror of the same shape that holds record ids; the mirror is
+ * the truth, the row follows. Both are sparse memfds: memory is charged as
+ * rows are used. A row entry holds 0 where the sequence has no block.
+ *
+ * A sequence holds one lease of each block in its mirror. It frees them from
+ * the last block to the first, which is what makes an LRU list leave tail
+ * first.
+ */
+#ifndef KVMD_INDEX_SEQ_H
+#define KVMD_INDEX_SEQ_H
+
+#include "kvmd/index/index.h"
+
+#define SEQ_NO_OP	0u
+
+enum seq_state {
+	SEQ_FREE,		/* zero */
+	SEQ_LIVE,
+	SEQ_CLOSING,		/* waits for its step, or gives its blocks back in turns */
+	NR_SEQ_STATE
+};
+const char *seq_state_name(unsigned state);
+
+#define SEQ_F_NO_STORE	0x1	/* nothing of it is cached */
+
+struct seq {
+	uint32_t gen;			/* client's */
+	uint8_t state;			/* enum seq_state */
+	uint8_t flags;			/* SEQ_F_* */
+	uint16_t sid;			/* of the space when it was opened */
+	uint32_t len[KVMD_MAX_GROUPS];	/* positions in use, NULL entries included */
+	uint32_t hole[KVMD_MAX_GROUPS];	/* from here on nothing is published; UINT32_MAX: none */
+	uint32_t nr_publishing;		/* accepted publishes whose step is to come */
+	uint32_t q_head, q_tail;	/* ops queued behind a parked one, SEQ_NO_OP: none */
+	uint32_t blocked;		/* op that all others wait for, SEQ_NO_OP: none */
+	uint32_t tokens_asked;		/* attribution: asked, not yet attributed */
+	uint32_t tokens_full;		/* of the prompt, in full blocks of group 0 */
+	uint32_t tokens_tail;		/* behind them, not yet attributed */
+	uint8_t miss;			/* enum kvmd_miss of the rest */
+	uint8_t tag_new[KVMD_MAX_GROUPS], aux[KVMD_MAX_GROUPS];	/* from policy request() */
+	bool kicking;			/* its queue is being run */
+	uint8_t pad[2];
+};
+
+struct seqtab {
+	struct index *ix;
+	struct space *sp;
+	uint32_t max_seqs;
+	uint64_t stride;		/* bytes from one sequence's rows to the next */
+	uint32_t row_off[KVMD_MAX_GROUPS];	/* bytes */
+	uint32_t row_blocks[KVMD_MAX_GROUPS];	/* entries */
+	struct seq *seq;		/* [max_seqs], memfd */
+	char *rows;			/* shared, read-only for the client */
+	char *mirror;			/* private */
+	int seq_fd, rows_fd, mirror_fd;
+	uint32_t nr_live;		/* sequences not FREE */
+	uint64_t used_bytes;		/* of rows, high-water */
+};
+
+int seqtab_create(struct index *ix, struct space *sp, uint32_t max_seqs, uint32_t max_tokens,
+		  struct seqtab *ret_st);
+void seqtab_destroy(struct seqtab *st);
+uint64_t seqtab_rows_bytes(const struct seqtab *st);	/* size of the shared memfd */
+
+static inline int32_t *seq_row(const struct seqtab *st, uint32_t s, uint32_t g)
+{
+	return (int32_t *)(void *)(st->rows + s * st->stride + st->row_off[g]);
+}
+
+static inline uint32_t *seq_blocks(const struct seqtab *st, uint32_t s, uint32_t g)
+{
+	return (uint32_t *)(void *)(st->mirror + s * st->stride + st->row_off[g]);
+}
+
+/* Position @pos names @id (0: nothing). */
+static inline void seq_set(struct seqtab *st, uint32_t s, uint32_t g, uint32_t pos, uint32_t id)
+{
+	seq_blocks(st, s, g)[pos] = id;
+	st_rlx(&seq_row(st, s, g)[pos],
+	       id ? (int32_t)pool_block(st->ix->pool, id)->slot : KVMD_SLOT_NULL);
+}
+
+/* FREE -> LIVE, empty. What queued on the sequence stays queued. */
+void seq_start(struct seqtab *st, uint32_t s, uint32_t gen);
+/* Put ids behind the end of group @g. */
+void seq_append(struct seqtab *st, uint32_t s, uint32_t g, const uint32_t *ids, uint32_t nr);
+/*
+ * Give back up to @budget blocks, last position first, of all groups; true when
+ * the sequence is empty (its rows zeroed) and FREE.
+ */
+bool seq_drain(struct seqtab *st, uint32_t s, uint32_t *budget);
+uint32_t seq_nr_blocks(const struct seqtab *st, uint32_t s);	/* leases held */
+
+/* ------------------------------------------------------------ prefix walk */
+
+/*
+ * Lease the leading blocks of group @g that are cached, from position @from on:
+ * keys[i] is that of position from + i. Stops at the first that is not. Returns
+ * how many were leased; they are in the rows.
+ */
+uint32_t seq_lease_prefix(struct seqtab *st, uint32_t s, uint32_t g, uint32_t from,
+			  const void *keys, uint32_t nr);
+/* Lease every cached one of them (window and state groups); others stay unset. */
+uint32_t seq_lease_any(struct seqtab *st, uint32_t s, uint32_t g, uint32_t from,
+		       const void *keys, uint32_t nr);
+/*
+ * All groups were leased as far as they go: find the longest length that every
+ * group can serve, give back what lies behind it or is not needed for it.
+ * Returns it in tokens; len[] is set.
+ */
+uint32_t seq_settle(struct seqtab *st, uint32_t s);
+
+#endif

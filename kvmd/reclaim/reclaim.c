@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * reclaim.c - reserve, evict, wait; the background turn.
+ */
+#include "kvmd/reclaim/reclaim.h"
+
+#include <stdio.h>
+
+#include "kvmd/lib/clock.h"
+#include "kvmd/lib/probe.h"
+#include "kvmd/lib/stats.h"
+#include "kvmd/pool/policy.h"
+
+#define DIRECT_MAX	1024	/* blocks an allocation evicts before it waits */
+#define TURN_MAX	64	/* blocks background reclaim evicts in a turn */
+#define RETRY_NS	100000000ull
+#define THROTTLE_NS	1000000ull
+
+void reclaim_init(struct reclaim *rc, struct pool *p, struct index *ix,
+		  const struct reclaim_events *ev)
+{
+	*rc = (struct reclaim) {
+		.pool = p, .ix = ix, .events = ev, .sweep = 1, .throttle_ns = THROTTLE_NS,
+	};
+}
+
+/* ----------------------------------------------------------------- evicting */
+
+static bool expired(const struct pool *p, const struct block *b)
+{
+	return (b->flags & BLK_F_TTL) && (int32_t)(p->now - b->until) >= 0;
+}
+
+uint32_t reclaim_evict(struct reclaim *rc, struct gpool *gp, uint32_t nr)
+{
+	uint32_t done = 0;
+
+	while (done < nr) {
+		struct block *b = gp->policy->ops->victim(gp->policy);
+
+		if (!b)
+			break;
+		KVMD_PROBE3(evict, pool_id(rc->pool, b), gp->idx, b->last_use);
+		if (expired(rc->pool, b)) {
+			stat_inc(BLOCKS_DROPPED);
+			index_evict(rc->ix, b, KVMD_MISS_DROPPED);
+		} else {
+			stat_inc(BLOCKS_EVICTED);
+			index_evict(rc->ix, b, KVMD_MISS_EVICTED);
+		}
+		done++;
+	}
+	return done;
+}
+
+uint64_t reclaim_tenant(struct reclaim *rc, struct tenant *t, uint64_t bytes)
+{
+	uint64_t freed = 0;
+
+	for (uint32_t i = 0; i < POOL_MAX_SPACES && freed < bytes; i++) {
+		struct space *sp = &rc->pool->space[i];
+
+		for (uint32_t g = 0; sp->in_use && sp->tenant == t && g < sp->nr_groups; g++) {
+			struct gpool *gp = &sp->gp[g];
+			uint64_t want = freed < bytes ? div_round_up(bytes - freed,
+								     gp->slot_bytes) : 0;
+			uint32_t n = reclaim_evict(rc, gp, (uint32_t)min(want,
+						   (uint64_t)DIRECT_MAX));
+
+			stat_add(RECLAIM_DIRECT, n);
+			freed += n * gp->slot_bytes;
+		}
+	}
+	return freed;
+}
+
+/* ---------------------------------------------------------------- reserving */
+
+static bool guaranteed(const struct gpool *gp, uint32_t nr)
+{
+	const struct tenant *t = gp->sp->tenant;
+
+	return t->hbm_bytes + nr * gp->slot_bytes <= t->hbm_min;
+}
+
+uint32_t reclaim_reserve_slots(const struct gpool *gp, uint32_t nr)
+{
+	return guaranteed(gp, nr) ? 0 : gp->wmark_min;
+}
+
+/* The tenant's max and high. 0, -EDQUOT, or -EAGAIN (throttled). */
+static int check_limits(struct reclaim *rc, struct gpool *gp, uint32_t nr, const struct waiter *w)
+{
+	struct tenant *t = gp->sp->tenant;
+	uint64_t need = nr * gp->slot_bytes, over;
+
+	if (t->hbm_max && t->hbm_bytes + need > t->hbm_max) {
+		over = t->hbm_bytes + need - t->hbm_max;
+		if (need > t->hbm_max || reclaim_tenant(rc, t, over) < over) {
+			t->events_max++;
+			stat_inc(TENANT_MAX_EVENTS);
+			return -EDQUOT;
+		}
+	}
+	if (t->hbm_high && t->hbm_bytes + need > t->hbm_high) {
+		over = t->hbm_bytes + need - t->hbm_high;
+		if (!w) {
+			t->events_high++;
+			stat_inc(TENANT_HIGH_EVENTS);
+		}
+		if (reclaim_tenant(rc, t, over) < over &&
+		    (!w || clock_ns() - w->since_ns < rc->throttle_ns))
+			return -EAGAIN;
+	}
+	return 0;
+}
+
+/* Start slabs until @want slots are free or coming. */
+static void grow_for(struct reclaim *rc, struct gpool *gp, uint64_t want)
+{
+	while ((uint64_t)gp->nr_free + gp->nr_coming < want && slab_can_grow(rc->pool, gp))
+		if (slab_grow(rc->pool, gp))
+			break;
+}
+
+static int reserve(struct reclaim *rc, struct gpool *gp, uint32_t nr, const struct waiter *w)
+{
+	uint64_t want = (uint64_t)nr + reclaim_reserve_slots(gp, nr), sure;
+	int err;
+
+	if (nr > gp->max_slots - 1)
+		return -ENOMEM;
+	err = check_limits(rc, gp, nr, w);
+	if (err)
+		return err;
+	if (gp->nr_free < want) {
+		grow_for(rc, gp, want);
+		sure = (uint64_t)gp->nr_free + gp->nr_coming;
+		if (sure < want)
+			stat_add(RECLAIM_DIRECT, reclaim_evict(rc, gp,
+				 (uint32_t)min(want - sure, (uint64_t)DIRECT_MAX)));
+	}
+	if (gp->nr_free < want || nr > rc->pool->nr_free_blk) {
+		rc->kick = true;
+		return -EAGAIN;
+	}
+	if (gp->nr_free - nr < gp->wmark_low)
+		rc->kick = true;
+	return 0;
+}
+
+int reclaim_reserve(struct reclaim *rc, struct gpool *gp, uint32_t nr)
+{
+	if (gp->nr_waiters && nr <= gp->max_slots - 1)
+		return -EAGAIN;		/* no overtaking */
+	return reserve(rc, gp, nr, NULL);
+}
+
+/* ------------------------------------------------------------------ waiting */
+
+void reclaim_wait(struct reclaim *rc, struct waiter *w)
+{
+	w->order = rc->next_order++;
+	w->since_ns = clock_ns();
+	w->waiting = true;
+	list_add_tail(&w->link, &w->gp->waiters);
+	w->gp->nr_waiters++;
+	rc->nr_waiters++;
+	rc->kick = true;
+	stat_inc(ALLOC_WAITS);
+}
+
+void reclaim_unwait(struct reclaim *rc, struct waiter *w)
+{
+	if (!w->waiting)
+		return;
+	w->waiting = false;
+	list_del(&w->link);
+	w->gp->nr_waiters--;
+	rc->nr_waiters--;
+	rc->kick = true;
+}
+
+static void refuse(struct reclaim *rc, struct waiter *w, int err)
+{
+	reclaim_unwait(rc, w);
+	rc->events->serve(w, err);
+}
+
+/* Serve @gp's waiters in order, as far as it goes. True: somebody was served. */
+static bool serve_gpool(struct reclaim *rc, struct gpool *gp, uint64_t now_ns)
+{
+	bool served = false;
+
+	while (gp->nr_waiters) {
+		struct waiter *w = list_first(&gp->waiters, struct waiter, link);
+		int err = reserve(rc, gp, w->nr, w);
+
+		if (err == -EAGAIN && w->deadline_ns && now_ns >= w->deadline_ns)
+			err = -ENOMEM;
+		if (err == -EAGAIN)
+			break;
+		refuse(rc, w, err);
+		served = true;
+	}
+	return served;
+}
+
+/* Deadlines of those behind the first. */
+static void expire_waiters(struct reclaim *rc, struct gpool *gp, uint64_t now_ns)
+{
+	struct list *pos, *tmp;
+
+	list_for_each_safe(pos, tmp, &gp->waiters) {
+		struct waiter *w = list_entry(pos, struct waiter, link);
+
+		if (w->deadline_ns && now_ns >= w->deadline_ns)
+			refuse(rc, w, -ENOMEM);
+	}
+}
+
+static void break_deadlock(struct reclaim *rc, struct space *sp, uint64_t now_ns)
+{
+	struct waiter *youngest = NULL;
+
+	if (!rc->events->deadlocked(rc, sp, now_ns))
+		return;
+	for (uint32_t g = 0; g < sp->nr_groups; g++) {
+		struct list *pos;
+
+		list_for_each(pos, &sp->gp[g].waiters) {
+			struct waiter *w = list_entry(pos, struct waiter, link);
+
+			if (!youngest || w->order > youngest->order)
+				youngest = w;
+		}
+	}
+	if (youngest) {
+		stat_inc(ALLOC_DEADLOCKS);
+		refuse(rc, youngest, -EDEADLK);
+	}
+}
+
+/* --------------------------------------------------------------- background */
+
+static bool background(struct reclaim *rc, struct gpool *gp)
+{
+	uint32_t n;
+
+	if (gp->nr_free < gp->wmark_low && !gp->nr_coming && slab_can_grow(rc->pool, gp))
+		(void)slab_grow(rc->pool, gp);	/* announced ahead of need */
+	if (gp->nr_free < gp->wmark_low && !gp->nr_coming)
+		gp->reclaiming = true;
+	if (!gp->reclaiming || gp->nr_free >= gp->wmark_high) {
+		gp->reclaiming = false;
+		return false;
+	}
+	n = reclaim_evict(rc, gp, min((uint32_t)TURN_MAX, gp->wmark_high - gp->nr_free));
+	stat_add(RECLAIM_BACKGROUND, n);
+	if (!n)
+		gp->reclaiming = false;
+	return n > 0;
+}
+
+static bool below_min(const struct space *sp)
+{
+	return sp->tenant->hbm_bytes < sp->tenant->hbm_min;
+}
+
+static bool serve_spaces(struct reclaim *rc, uint64_t now_ns, bool only_below_min)
+{
+	bool served = false;
+
+	for (uint32_t i = 0; i < POOL_MAX_SPACES && rc->nr_waiters; i++) {
+		struct space *sp = &rc->pool->space[i];
+
+		if (!sp->in_use || below_min(sp) != only_below_min)
+			continue;
+		for (uint32_t g = 0; g < sp->nr_groups; g++)
+			served |= serve_gpool(rc, &sp->gp[g], now_ns);
+	}
+	return served;
+}
+
+/* Nobody could be served from what is there. */
+static void waiters_stuck(struct reclaim *rc, uint64_t now_ns)
+{
+	for (uint32_t i = 0; i < POOL_MAX_SPACES && rc->nr_waiters; i++) {
+		struct space *sp = &rc->pool->space[i];
+		bool waits = false;
+
+		for (uint32_t g = 0; sp->in_use && g < sp->nr_groups; g++) {
+			struct gpool *gp = &sp->gp[g];
+
+			expire_waiters(rc, gp, now_ns);
+			if (!gp->nr_waiters)
+				continue;
+			waits = true;
+			if (!gp->nr_coming)
+				reclaim_take_slab(rc, gp);
+		}
+		if (waits)
+			break_deadlock(rc, sp, now_ns);
+	}
+}
+
+bool reclaim_turn(struct reclaim *rc, uint64_t now_ns)
+{
+	bool more = false;
+
+	if (!rc->kick && !(rc->retry_ns && now_ns >= rc->retry_ns))
+		return false;
+	rc->kick = false;
+	rc->retry_ns = 0;
+	for (uint32_t i = 0; i < POOL_MAX_SPACES; i++) {
+		struct space *sp = &rc->pool->space[i];
+
+		for (uint32_t g = 0; sp->in_use && g < sp->nr_groups; g++)
+			more |= background(rc, &sp->gp[g]);
+	}
+	more |= reclaim_drain_turn(rc);
+	more |= reclaim_sweep_turn(rc);
+	if (rc->nr_waiters) {
+		bool served = serve_spaces(rc, now_ns, true);
+
+		served |= serve_spaces(rc, now_ns, false);
+		if (!served && !more)
+			waiters_stuck(rc, now_ns);
+		more |= served;
+	}
+	if (rc->nr_waiters)
+		rc->retry_ns = now_ns + THROTTLE_NS;
+	else if (rc->retry_ns)
+		rc->retry_ns = now_ns + RETRY_NS;
+	if (more)
+		rc->kick = true;
+	return more;
+}
+
+/* ------------------------------------------------------------------ reports */
+
+uint32_t reclaim_pressure(const struct space *sp)
+{
+	uint32_t level = KVMD_PRESSURE_NONE;
+
+	for (uint32_t g = 0; g < sp->nr_groups; g++) {
+		const struct gpool *gp = &sp->gp[g];
+		uint64_t leased = gp->nr_slots - gp->nr_free - gp->nr_idle;
+
+		if (gp->nr_waiters)
+			return KVMD_PRESSURE_FULL;
+		if (gp->nr_slots && leased * 10 >= (uint64_t)(gp->max_slots - 1) * 9)
+			level = KVMD_PRESSURE_SOME;
+	}
+	return level;
+}
+
+void reclaim_report(const struct reclaim *rc, const struct gpool *gp, char *buf, size_t bytes)
+{
+	const struct tenant *t = gp->sp->tenant;
+
+	snprintf(buf, bytes,
+		 "space %s group %u: %u slots, %u free, %u idle, %u leased, %u coming, %u waiting; "
+		 "tenant %s uses %llu bytes (max %llu); %u records free",
+		 gp->sp->name, gp->idx, gp->nr_slots, gp->nr_free, gp->nr_idle,
+		 gp->nr_slots - gp->nr_free - gp->nr_idle, gp->nr_coming, gp->nr_waiters, t->name,
+		 (unsigned long long)t->hbm_bytes, (unsigned long long)t->hbm_max,
+		 rc->pool->nr_free_blk);
+}

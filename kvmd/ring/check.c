@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * check.c - the shape of every operation in one table, and the check by it.
+ */
+#include "kvmd/ring/check.h"
+
+/* Fields an operation reads; all others must be zero. */
+#define F_SEQ	0x01	/* seq, seq_gen */
+#define F_FIRST	0x02
+#define F_NR	0x04
+#define F_ARG	0x08
+#define F_OFF	0x10	/* keys: off .. off + nr * 32 in args */
+#define F_STEP	0x20
+#define F_AUX	0x40
+#define F_GROUP	0x80	/* one group of the space */
+
+struct shape {
+	const char *name;
+	uint16_t flags;		/* known flag bits */
+	uint8_t fields;
+};
+
+static const struct shape shapes[KVMD_NR_OP] = {
+	[KVMD_OP_NOP] = { "nop", 0, 0 },
+	[KVMD_OP_SEQ_OPEN] = { "seq_open",
+		KVMD_OPEN_LISTS | KVMD_OPEN_NO_STORE | KVMD_OPEN_NO_HIT,
+		F_SEQ | F_OFF | F_NR | F_FIRST | F_ARG | F_AUX },
+	[KVMD_OP_SEQ_EXTEND] = { "seq_extend", KVMD_EXTEND_NOWAIT | KVMD_EXTEND_TOKENS,
+		F_SEQ | F_GROUP | F_NR | F_AUX },
+	[KVMD_OP_SEQ_PUBLISH] = { "seq_publish", 0,
+		F_SEQ | F_GROUP | F_FIRST | F_OFF | F_NR | F_STEP },
+	[KVMD_OP_SEQ_FORK] = { "seq_fork", 0, F_SEQ | F_FIRST | F_ARG | F_STEP | F_AUX },
+	[KVMD_OP_SEQ_UNSHARE] = { "seq_unshare", 0, F_SEQ | F_GROUP | F_FIRST | F_STEP | F_AUX },
+	[KVMD_OP_SEQ_TRIM] = { "seq_trim", KVMD_TRIM_TAIL | KVMD_TRIM_KEEP,
+		F_SEQ | F_GROUP | F_FIRST | F_NR | F_STEP },
+	[KVMD_OP_SEQ_REPLACE] = { "seq_replace", KVMD_REPLACE_HOLES,
+		F_SEQ | F_GROUP | F_FIRST | F_NR | F_ARG | F_STEP },
+	[KVMD_OP_SEQ_SEND] = { "seq_send", 0, F_SEQ | F_STEP },
+	[KVMD_OP_SEQ_RECV] = { "seq_recv", 0, F_SEQ | F_AUX },
+	[KVMD_OP_SEQ_SWAP_OUT] = { "seq_swap_out", 0, F_SEQ | F_STEP },
+	[KVMD_OP_SEQ_SWAP_IN] = { "seq_swap_in", 0, F_SEQ | F_AUX },
+	[KVMD_OP_SEQ_CLOSE] = { "seq_close", 0, F_SEQ | F_STEP | F_ARG },
+	[KVMD_OP_CANCEL] = { "cancel", 0, F_AUX },
+	[KVMD_OP_LOOKUP] = { "lookup", 0, F_GROUP | F_OFF | F_NR },
+	[KVMD_OP_ADVISE] = { "advise", KVMD_ADVISE_SEQ, 0xff },
+	[KVMD_OP_CLOCK] = { "clock", 0, F_AUX },
+};
+
+const char *ring_op_name(unsigned opcode)
+{
+	return opcode < KVMD_NR_OP ? shapes[opcode].name : "?";
+}
+
+/* off, nr items of @size bytes lie in the args area. */
+static int check_range(uint64_t off, uint32_t nr, uint32_t size, const struct ring_limits *lim)
+{
+	uint64_t bytes = (uint64_t)nr * size;
+
+	if (off % 8)
+		return -EINVAL;
+	if (off > lim->args_bytes || bytes > lim->args_bytes - off)
+		return -EFAULT;
+	return 0;
+}
+
+int ring_check_list(const struct kvmd_key_list *l, const struct ring_limits *lim)
+{
+	if (l->resv || l->nr > lim->max_blocks)
+		return -EINVAL;
+	return check_range(l->off, l->nr, KVMD_KEY_BYTES, lim);
+}
+
+/* Every bit of an unread field must be zero. */
+static bool unread_zero(const struct kvmd_sqe *e, unsigned fields)
+{
+	uint64_t bits = e->resv;
+
+	if (!(fields & F_SEQ))
+		bits |= e->seq | e->seq_gen;
+	if (!(fields & F_GROUP))
+		bits |= e->group;
+	if (!(fields & F_FIRST))
+		bits |= e->first;
+	if (!(fields & F_NR))
+		bits |= e->nr;
+	if (!(fields & F_ARG))
+		bits |= e->arg;
+	if (!(fields & F_OFF))
+		bits |= e->off;
+	if (!(fields & F_STEP))
+		bits |= e->step;
+	if (!(fields & F_AUX))
+		bits |= e->aux;
+	return !bits;
+}
+
+static int check_hints(uint32_t hints)
+{
+	uint32_t known = KVMD_HINT_CLASS_MASK | KVMD_HINT_WILL_CONTINUE | KVMD_HINT_LAST;
+
+	return hints & ~known ? -EINVAL : 0;
+}
+
+static int check_open(const struct kvmd_sqe *e, const struct ring_limits *lim)
+{
+	if (check_hints(e->arg))
+		return -EINVAL;
+	if (e->flags & KVMD_OPEN_LISTS) {
+		if (e->nr != lim->nr_groups)
+			return -EINVAL;
+		return check_range(e->off, e->nr, sizeof(struct kvmd_key_list), lim);
+	}
+	if (e->nr > lim->max_blocks)
+		return -EINVAL;
+	return check_range(e->off, e->nr, KVMD_KEY_BYTES, lim);
+}
+
+static int check_advise(const struct kvmd_sqe *e, const struct ring_limits *lim)
+{
+	bool timed = e->arg == KVMD_ADV_PRIORITY || e->arg == KVMD_ADV_TTL;
+
+	if (e->arg >= KVMD_NR_ADV || e->step || (e->aux && !timed))
+		return -EINVAL;
+	if (e->arg == KVMD_ADV_PRIORITY && (e->aux & 0xff) > KVMD_PRIO_MAX)
+		return -EINVAL;
+	if (e->flags & KVMD_ADVISE_SEQ)
+		return e->off || e->seq >= lim->max_seqs ? -EINVAL : 0;
+	if (e->seq || e->seq_gen || e->first || e->nr > lim->max_blocks)
+		return -EINVAL;
+	return check_range(e->off, e->nr, KVMD_KEY_BYTES, lim);
+}
+
+/* What only some operations have to keep. */
+static int check_op(const struct kvmd_sqe *e, const struct ring_limits *lim)
+{
+	switch (e->opcode) {
+	case KVMD_OP_SEQ_OPEN:
+		return check_open(e, lim);
+	case KVMD_OP_SEQ_EXTEND:
+		return e->nr ? 0 : -EINVAL;
+	case KVMD_OP_SEQ_PUBLISH:
+		if (!e->nr || e->nr > lim->max_blocks)
+			return -EINVAL;
+		return check_range(e->off, e->nr, KVMD_KEY_BYTES, lim);
+	case KVMD_OP_SEQ_FORK:
+		return e->first >= lim->max_seqs || e->first == e->seq ? -EINVAL : 0;
+	case KVMD_OP_SEQ_TRIM:
+		if (e->flags == (KVMD_TRIM_TAIL | KVMD_TRIM_KEEP))
+			return -EINVAL;
+		return (e->flags & KVMD_TRIM_TAIL) && e->nr ? -EINVAL : 0;
+	case KVMD_OP_SEQ_REPLACE:
+		return !e->nr || e->arg > e->nr ? -EINVAL : 0;
+	case KVMD_OP_SEQ_CLOSE:
+		return check_hints(e->arg);
+	case KVMD_OP_LOOKUP:
+		if (e->nr > lim->max_blocks)
+			return -EINVAL;
+		return check_range(e->off, e->nr, KVMD_KEY_BYTES, lim);
+	case KVMD_OP_ADVISE:
+		return check_advise(e, lim);
+	default:
+		return 0;
+	}
+}
+
+int ring_check(const struct kvmd_sqe *e, const struct ring_limits *lim)
+{
+	const struct shape *sh;
+
+	if (e->opcode >= KVMD_NR_OP)
+		return -EINVAL;
+	sh = &shapes[e->opcode];
+	if ((e->flags & ~sh->flags) || !unread_zero(e, sh->fields))
+		return -EINVAL;
+	if (e->opcode == KVMD_OP_NOP)
+		return 0;
+	if ((sh->fields & F_SEQ) && e->seq >= lim->max_seqs)
+		return -EINVAL;
+	if (e->opcode == KVMD_OP_SEQ_EXTEND && (e->flags & KVMD_EXTEND_TOKENS)) {
+		if (e->group != KVMD_GROUP_ALL)
+			return -EINVAL;
+	} else if ((sh->fields & F_GROUP) && e->group >= lim->nr_groups) {
+		return -EINVAL;
+	}
+	return check_op(e, lim);
+}

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ring.h - the daemon's side of one session's rings.
+ *
+ * Shared memory is read once into a private copy and never looked at again;
+ * the daemon's own indices live here, never in the shared page. An index of
+ * the client that cannot be (more entries than the ring holds) is -EPROTO and
+ * ends the session. Core thread only.
+ *
+ * Acquire/release pairs: ring_poll()'s load of sq_tail or of an entry's pos
+ * with the client's store of it; the client's load of cq_tail or of a
+ * completion's pos with ring_complete() and ring_flush().
+ */
+#ifndef KVMD_RING_RING_H
+#define KVMD_RING_RING_H
+
+#include "kvmd/lib/base.h"
+#include "kvmd/wire.h"
+
+struct ring {
+	struct kvmd_ring *sh;		/* shared */
+	struct kvmd_sqe *sqe;
+	struct kvmd_cqe *cqe;
+	uint32_t sq_mask, cq_mask;
+	uint32_t sq_head;		/* entries taken */
+	uint32_t sq_seen;		/* entries known to be there */
+	uint32_t cq_tail;		/* completions written */
+	uint32_t cq_flushed;		/* of those published by cq_tail */
+	uint32_t cq_head;		/* client's, as last read */
+	uint32_t sq_published;		/* sq_head the client was told */
+	bool use_pos;			/* the client fills pos words (KVMD_FEAT_POS) */
+	bool bulk;			/* entries come in batches, or no pos: look at the tail */
+	int fd;
+	uint64_t bytes;
+};
+
+/* memfd with both rings, sealed. 0 or -errno. */
+int ring_create(uint32_t sq_entries, uint32_t cq_entries, struct ring *ret_r);
+void ring_destroy(struct ring *r);
+uint32_t ring_sq_off(void);
+uint32_t ring_cq_off(const struct ring *r);
+
+/*
+ * Entries to take: 0 if none, -EPROTO for an impossible index. While a client
+ * submits one at a time its entry's own pos word is polled, which costs one
+ * cache line instead of two; the tail is read in bulk.
+ */
+static inline int ring_poll(struct ring *r)
+{
+	uint32_t nr = r->sq_seen - r->sq_head, tail;
+
+	if (nr)
+		return (int)nr;
+	if (!r->bulk) {
+		if (ld_acq(&r->sqe[r->sq_head & r->sq_mask].pos) != r->sq_head + 1)
+			return 0;
+		r->sq_seen = r->sq_head + 1;
+		return 1;
+	}
+	tail = ld_acq(&r->sh->sq_tail);
+	nr = tail - r->sq_head;
+	if (unlikely(nr > r->sq_mask + 1))
+		return -EPROTO;
+	r->sq_seen = tail;
+	return (int)nr;
+}
+
+/* After a single entry was answered: are more there already? Decides bulk. */
+static inline int ring_poll_more(struct ring *r)
+{
+	uint32_t tail = ld_acq(&r->sh->sq_tail), nr = tail - r->sq_head;
+
+	/* The entry that was found by its pos may be ahead of the tail's store. */
+	if (nr == UINT32_MAX)
+		nr = 0;
+	if (unlikely(nr > r->sq_mask + 1))
+		return -EPROTO;
+	r->bulk = nr > 1 || !r->use_pos;
+	r->sq_seen = r->sq_head + nr;
+	return (int)nr;
+}
+
+/* Private copy of the next entry; ring_poll() said that it is there. */
+static inline void ring_take(struct ring *r, struct kvmd_sqe *ret_e)
+{
+	const uint64_t *src = (const uint64_t *)(const void *)&r->sqe[r->sq_head & r->sq_mask];
+	uint64_t w[8];
+
+	for (int i = 0; i < 8; i++)
+		w[i] = ld_rlx(&src[i]);
+	memcpy(ret_e, w, sizeof(*ret_e));
+	r->sq_head++;
+}
+
+/* Places for completions, @parked of which are promised. Reads the client's head when short. */
+static inline uint32_t ring_cq_room(struct ring *r, uint32_t parked, uint32_t want)
+{
+	uint32_t size = r->cq_mask + 1, used = r->cq_tail - r->cq_head + parked;
+
+	if (likely(size - used >= want && used <= size))
+		return size - used;
+	/* Pairs with the client's release of the places it has read. */
+	r->cq_head = ld_acq(&r->sh->cq_head);
+	if (r->cq_tail - r->cq_head > size)
+		r->cq_head = r->cq_tail - size;	/* nonsense: no room, nobody else's loss */
+	used = r->cq_tail - r->cq_head + parked;
+	return used < size ? size - used : 0;
+}
+
+/* Write one completion; visible to a client that polls pos, and to all at ring_flush(). */
+static inline void ring_complete(struct ring *r, const struct kvmd_cqe *c)
+{
+	struct kvmd_cqe *d = &r->cqe[r->cq_tail & r->cq_mask];
+
+	d->user_data = c->user_data;
+	d->res = c->res;
+	d->flags = c->flags;
+	d->resv = 0;
+	d->v0 = c->v0;
+	d->v1 = c->v1;
+	d->v2 = c->v2;
+	r->cq_tail++;
+	st_rel(&d->pos, r->cq_tail);
+}
+
+/*
+ * Publish completions and give submission places back. True: the client sleeps
+ * and has to be woken by ring_wake().
+ */
+static inline bool ring_flush(struct ring *r)
+{
+	bool fresh = r->cq_tail != r->cq_flushed;
+
+	if (fresh) {
+		st_rel(&r->sh->cq_tail, r->cq_tail);
+		r->cq_flushed = r->cq_tail;
+	}
+	if (r->sq_published != r->sq_head) {
+		st_rel(&r->sh->sq_head, r->sq_head);
+		r->sq_published = r->sq_head;
+	}
+	if (!fresh)
+		return false;
+	smp_mb();	/* tail store before flag load; pairs with the client's fence */
+	return ld_rlx(&r->sh->client_flags) & KVMD_RING_NEED_WAKEUP;
+}
+
+void ring_wake(struct ring *r);		/* futex; one system call */
+
+/* Copy @bytes (multiple of 8) out of an args area, word by word, once. */
+void ring_fetch(void *dst, const void *src, size_t bytes);
+
+#endif

@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * config.c - the table behind kvmd.conf(5), and what its options mean together.
+ */
+#include "kvmd/svc/config.h"
+
+#include <pwd.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "kvmd/lib/log.h"
+#include "kvmd/lib/mem.h"
+
+#ifndef KVMD_RUNSTATEDIR
+#define KVMD_RUNSTATEDIR "/run"
+#endif
+#ifndef KVMD_DAEMON_NAME
+#define KVMD_DAEMON_NAME "kvmd"
+#endif
+#define DEFAULT_SOCKET	KVMD_RUNSTATEDIR "/" KVMD_DAEMON_NAME "/kvmd.sock"
+
+static const char *const clock_words[] = { "real", "driven", NULL };
+static const char *const level_words[] = { "err", "warn", "info", "debug", NULL };
+
+#define D(f)	offsetof(struct config_daemon, f)
+#define P(f)	offsetof(struct config_pool, f)
+#define V(f)	offsetof(struct config_device, f)
+#define T(f)	offsetof(struct config_tenant, f)
+
+static const struct conf_opt opts[] = {
+	{ "daemon", "socket", CONF_STR, D(socket), DEFAULT_SOCKET, 0, 0, NULL, false,
+	  "path of the clients' socket" },
+	{ "daemon", "admin_socket", CONF_STR, D(admin_socket), NULL, 0, 0, NULL, false,
+	  "path of kvctl's socket; default: socket with .admin behind it" },
+	{ "daemon", "socket_mode", CONF_U32, D(socket_mode), "660", 0, 777, NULL, false,
+	  "permissions of both sockets, octal" },
+	{ "daemon", "log_level", CONF_ENUM, D(log_level), "info", 0, 0, level_words, true,
+	  "highest level that is logged" },
+	{ "daemon", "clock", CONF_ENUM, D(clock), "real", 0, 0, clock_words, false,
+	  "what policies read: real time, or a replay drives it" },
+	{ "daemon", "spin", CONF_TIME, D(spin_ns), "20us", 0, 1000000000, NULL, true,
+	  "longest expected gap between requests that is spun over" },
+	{ "daemon", "workers", CONF_U32, D(workers), "2", 1, 64, NULL, false,
+	  "threads for copies, slabs and scrubbing" },
+
+	{ "pool", "blocks", CONF_U64, P(blocks), "0", 0, 1u << 30, NULL, false,
+	  "block records; 0: enough for the devices at block_bytes_hint" },
+	{ "pool", "block_bytes_hint", CONF_BYTES, P(block_bytes_hint), "64K", 64, 0, NULL, false,
+	  "smallest block expected, when blocks is 0" },
+	{ "pool", "ghosts", CONF_U64, P(ghosts), "0", 0, 1ull << 31, NULL, false,
+	  "evicted blocks remembered; 0: four per record" },
+	{ "pool", "nodes", CONF_U64, P(nodes), "65536", 64, 1u << 30, NULL, false,
+	  "nodes of 64 bytes for deferred releases, pins and tickets" },
+	{ "pool", "slab_bytes", CONF_BYTES, P(slab_bytes), "64M", 4096, 1ull << 30, NULL, true,
+	  "aimed size of one slab over all planes and shards" },
+	{ "pool", "wmark_min", CONF_PERMILLE, P(wmark_min), "0", 0, 500, NULL, true,
+	  "free slots kept for tenants below their min" },
+	{ "pool", "wmark_low", CONF_PERMILLE, P(wmark_low), "2%", 0, 900, NULL, true,
+	  "background reclaim starts below" },
+	{ "pool", "wmark_high", CONF_PERMILLE, P(wmark_high), "4%", 0, 900, NULL, true,
+	  "background reclaim stops at" },
+	{ "pool", "populate", CONF_BOOL, P(populate), "no", 0, 0, NULL, false,
+	  "touch all metadata at start" },
+	{ "pool", "hugetlb", CONF_BOOL, P(hugetlb), "no", 0, 0, NULL, false,
+	  "try 2 MiB pages for the block array" },
+	{ "pool", "policy", CONF_STR, P(policy), "density", 0, 0, NULL, false,
+	  "replacement policy of new spaces: density, lru or s3fifo" },
+	{ "pool", "alloc_timeout", CONF_TIME, P(alloc_timeout_ns), "30s", 1000000, 0, NULL, true,
+	  "longest wait of an allocation that has no deadline of its own" },
+	{ "pool", "deadlock_time", CONF_TIME, P(deadlock_ns), "20ms", 100000, 0, NULL, true,
+	  "quiet time before the youngest of those that wait for each other gives way" },
+	{ "pool", "step_stall", CONF_TIME, P(step_stall_ns), "30s", 1000000, 0, NULL, true,
+	  "a session whose step stands still that long gets nothing new" },
+	{ "pool", "slab_deadline", CONF_TIME, P(slab_deadline_ns), "2s", 1000000, 0, NULL, true,
+	  "a session that has not mapped a slab by then is held back" },
+	{ "pool", "ticket_timeout", CONF_TIME, P(ticket_timeout_ns), "60s", 1000000, 0, NULL, true,
+	  "a sent sequence that nobody received ends then" },
+	{ "pool", "fault", CONF_STR, P(fault), NULL, 0, 0, NULL, false,
+	  "fault injection, for tests" },
+
+	{ "device", "kind", CONF_STR, V(kind), "host", 0, 0, NULL, false,
+	  "backend: host or null" },
+	{ "device", "bytes", CONF_BYTES, V(bytes), "1G", 4096, 0, NULL, true,
+	  "memory for slabs on this device" },
+	{ "device", "grace", CONF_TIME, V(grace_ns), NULL, 0, 0, NULL, true,
+	  "wait after a client's death before its blocks are reused" },
+	{ "device", "hugetlb", CONF_BOOL, V(hugetlb), "no", 0, 0, NULL, true,
+	  "try 2 MiB pages for slabs" },
+
+	{ "tenant", "uids", CONF_STR, T(uids), NULL, 0, 0, NULL, true,
+	  "who may name it, comma separated; root and the daemon's own always may" },
+	{ "tenant", "hbm_min", CONF_BYTES, T(hbm_min), "0", 0, 0, NULL, true,
+	  "memory kept for it" },
+	{ "tenant", "hbm_low", CONF_BYTES, T(hbm_low), "0", 0, 0, NULL, true,
+	  "memory kept for it while others have slack" },
+	{ "tenant", "hbm_high", CONF_BYTES, T(hbm_high), "0", 0, 0, NULL, true,
+	  "over it its own blocks are evicted first and it is slowed down; 0: no limit" },
+	{ "tenant", "hbm_max", CONF_BYTES, T(hbm_max), "0", 0, 0, NULL, true,
+	  "allocations over it are refused; 0: no limit" },
+	{ "tenant", "max_sessions", CONF_U64, T(max_sessions), "64", 1, POOL_MAX_CONNS, NULL, true,
+	  "sessions at a time" },
+	{ "tenant", "max_seqs", CONF_U64, T(max_seqs), "65536", 1, 1u << 24, NULL, true,
+	  "sequences, as asked for at hello, over all its sessions" },
+	{ "tenant", "ring_bytes", CONF_BYTES, T(ring_bytes), "1G", 65536, 0, NULL, true,
+	  "rings, argument areas and tables in use, over all its sessions" },
+	{ "tenant", "pin_bytes", CONF_BYTES, T(pin_bytes), "64M", 0, 0, NULL, true,
+	  "blocks it may pin" },
+};
+
+#undef D
+#undef P
+#undef V
+#undef T
+
+/* The named section's struct, made on first mention. */
+static void *resolve(void *ctx, const char *section, const char *name, char *msg, size_t n)
+{
+	struct config *c = ctx;
+
+	if (!strcmp(section, "daemon") && !name)
+		return &c->daemon;
+	if (!strcmp(section, "pool") && !name)
+		return &c->pool;
+	if (!strcmp(section, "device") && name && strlen(name) < sizeof(c->dev[0].name)) {
+		for (uint32_t i = 0; i < c->nr_devs; i++)
+			if (!strcmp(c->dev[i].name, name))
+				return &c->dev[i];
+		if (c->nr_devs == POOL_MAX_DEVS) {
+			snprintf(msg, n, "more than %u devices", POOL_MAX_DEVS);
+			return NULL;
+		}
+		conf_defaults(&config_table, "device", &c->dev[c->nr_devs]);
+		c->dev[c->nr_devs].grace_ns = UINT64_MAX;
+		strcpy(c->dev[c->nr_devs].name, name);
+		return &c->dev[c->nr_devs++];
+	}
+	if (!strcmp(section, "tenant") && name && strlen(name) < sizeof(c->tenant[0].name)) {
+		for (uint32_t i = 0; i < c->nr_tenants; i++)
+			if (!strcmp(c->tenant[i].name, name))
+				return &c->tenant[i];
+		if (c->nr_tenants == POOL_MAX_TENANTS) {
+			snprintf(msg, n, "more than %u tenants", POOL_MAX_TENANTS);
+			return NULL;
+		}
+		conf_defaults(&config_table, "tenant", &c->tenant[c->nr_tenants]);
+		strcpy(c->tenant[c->nr_tenants].name, name);
+		return &c->tenant[c->nr_tenants++];
+	}
+	snprintf(msg, n, "no section [%s%s%s]: there are [daemon], [pool], [device NAME], "
+		 "[tenant NAME]", section, name ? " " : "", name ? name : "");
+	return NULL;
+}
+
+const struct conf_table config_table = {
+	.opts = opts, .nr_opts = ARRAY_SIZE(opts), .resolve = resolve,
+};
+
+int config_init(struct config *c)
+{
+	int err;
+
+	memset(c, 0, sizeof(*c));
+	err = conf_defaults(&config_table, "daemon", &c->daemon);
+	return err ? err : conf_defaults(&config_table, "pool", &c->pool);
+}
+
+void config_exit(struct config *c)
+{
+	conf_release(&config_table, "daemon", &c->daemon);
+	conf_release(&config_table, "pool", &c->pool);
+	for (uint32_t i = 0; i < c->nr_devs; i++)
+		conf_release(&config_table, "device", &c->dev[i]);
+	for (uint32_t i = 0; i < c->nr_tenants; i++)
+		conf_release(&config_table, "tenant", &c->tenant[i]);
+	memset(c, 0, sizeof(*c));
+}
+
+int config_load(struct config *c, const char *path, char *msg, size_t msg_bytes)
+{
+	return conf_load(&config_table, c, path, msg, msg_bytes);
+}
+
+int config_set(struct config *c, const char *assign, char *msg, size_t msg_bytes)
+{
+	return conf_set(&config_table, c, assign, msg, msg_bytes);
+}
+
+/* ---------------------------------------------------------- the whole of it */
+
+/* "660" was read as decimal: take its digits as octal. */
+static int octal(uint32_t v, uint32_t *ret_mode)
+{
+	uint32_t mode = 0, unit = 1;
+
+	for (; v; v /= 10, unit *= 8) {
+		if (v % 10 > 7)
+			return -EINVAL;
+		mode += v % 10 * unit;
+	}
+	*ret_mode = mode;
+	return 0;
+}
+
+static int finish_pool(struct config *c, char *msg, size_t n)
+{
+	struct config_pool *p = &c->pool;
+	uint64_t bytes = 0;
+
+	if (p->wmark_min > p->wmark_low || p->wmark_low > p->wmark_high) {
+		snprintf(msg, n, "wmark_min <= wmark_low <= wmark_high does not hold");
+		return -EINVAL;
+	}
+	for (uint32_t i = 0; i < c->nr_devs; i++)
+		bytes += c->dev[i].bytes;
+	if (!p->blocks)
+		p->blocks = min(max(bytes / p->block_bytes_hint, (uint64_t)1024),
+				(uint64_t)1 << 28);
+	if (!p->ghosts)
+		p->ghosts = min(p->blocks * 4, (uint64_t)1 << 31);
+	return 0;
+}
+
+static int finish_tenants(struct config *c, char *msg, size_t n)
+{
+	bool have_default = false;
+
+	for (uint32_t i = 0; i < c->nr_tenants; i++) {
+		const struct config_tenant *t = &c->tenant[i];
+		struct tenant probe = { 0 };
+
+		have_default |= !strcmp(t->name, "default");
+		if (config_apply_tenant(t, &probe, msg, n))
+			return -EINVAL;
+	}
+	if (!have_default)
+		resolve(c, "tenant", "default", msg, n);
+	return 0;
+}
+
+int config_finish(struct config *c, char *msg, size_t msg_bytes)
+{
+	char *admin;
+	size_t len;
+	int err;
+
+	if (octal(c->daemon.socket_mode, &c->daemon.socket_mode)) {
+		snprintf(msg, msg_bytes, "daemon.socket_mode is not octal");
+		return -EINVAL;
+	}
+	if (!c->daemon.admin_socket) {
+		len = strlen(c->daemon.socket) + sizeof(".admin");
+		admin = mem_zalloc(len);
+		if (!admin)
+			return -ENOMEM;
+		snprintf(admin, len, "%s.admin", c->daemon.socket);
+		c->daemon.admin_socket = admin;
+	}
+	if (!c->nr_devs && !resolve(c, "device", "host-0", msg, msg_bytes))
+		return -EINVAL;
+	for (uint32_t i = 0; i < c->nr_devs; i++) {
+		if (!dev_ops_find(c->dev[i].kind)) {
+			snprintf(msg, msg_bytes, "device %s: no kind %s in this build: there is %s",
+				 c->dev[i].name, c->dev[i].kind, dev_ops_names());
+			return -EINVAL;
+		}
+	}
+	err = finish_pool(c, msg, msg_bytes);
+	return err ? err : finish_tenants(c, msg, msg_bytes);
+}
+
+static int parse_uids(const char *s, struct tenant *t, char *msg, size_t n)
+{
+	uint64_t uid;
+	char word[32];
+
+	t->nr_uids = 0;
+	while (s && *s) {
+		size_t len = strcspn(s, ", ");
+
+		if (len >= sizeof(word) || t->nr_uids == POOL_MAX_UIDS) {
+			snprintf(msg, n, "tenant %s: uids has a word too long or more than %u",
+				 t->name, POOL_MAX_UIDS);
+			return -EINVAL;
+		}
+		memcpy(word, s, len);
+		word[len] = 0;
+		s += len + strspn(s + len, ", ");
+		if (!len)
+			continue;
+		if (conf_parse_u64(word, &uid) || uid > UINT32_MAX) {
+			const struct passwd *pw = getpwnam(word);
+
+			if (!pw) {
+				snprintf(msg, n, "tenant %s: no user %s", t->name, word);
+				return -EINVAL;
+			}
+			uid = pw->pw_uid;
+		}
+		t->uid[t->nr_uids++] = (uint32_t)uid;
+	}
+	return 0;
+}
+
+int config_apply_tenant(const struct config_tenant *ct, struct tenant *t, char *msg, size_t n)
+{
+	snprintf(t->name, sizeof(t->name), "%s", ct->name);
+	/* 0 says nothing: low follows min, high and max are no limit. */
+	t->hbm_low = max(ct->hbm_low, ct->hbm_min);
+	if ((ct->hbm_low && ct->hbm_low < ct->hbm_min) ||
+	    (ct->hbm_high && ct->hbm_high < t->hbm_low) ||
+	    (ct->hbm_max && ct->hbm_max < max(t->hbm_low, ct->hbm_high))) {
+		snprintf(msg, n, "tenant %s: hbm_min <= hbm_low <= hbm_high <= hbm_max does not hold",
+			 ct->name);
+		return -EINVAL;
+	}
+	t->hbm_min = ct->hbm_min;
+	t->hbm_high = ct->hbm_high;
+	t->hbm_max = ct->hbm_max;
+	t->max_sessions = (uint32_t)ct->max_sessions;
+	t->max_seqs = (uint32_t)ct->max_seqs;
+	t->max_ring_bytes = ct->ring_bytes;
+	t->pin_bytes = ct->pin_bytes;
+	return parse_uids(ct->uids, t, msg, n);
+}

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * daemon.c - ordered start and stop, signals, reload; waiters' events.
+ */
+#include "kvmd/svc/daemon.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "kvmd/lib/clock.h"
+#include "kvmd/lib/fault.h"
+#include "kvmd/lib/log.h"
+#include "kvmd/lib/mem.h"
+#include "kvmd/lib/stats.h"
+#include "kvmd/reclaim/policy.h"
+
+/* ------------------------------------------------------ what reclaim asks */
+
+static void serve(struct waiter *w, int err)
+{
+	op_resume(container_of(w, struct op, w), err);
+}
+
+static bool holds_blocks(const struct session *s)
+{
+	return s->st.nr_live != 0 || s->pins.head != 0;
+}
+
+/*
+ * All who hold blocks of @sp wait for more and have been quiet, and nothing is
+ * under way that frees any: no step, no copy, no death, no ticket.
+ */
+static bool deadlocked(struct reclaim *rc, struct space *sp, uint64_t now_ns)
+{
+	struct daemon *d = container_of(rc, struct daemon, rc);
+	uint64_t quiet = d->conf.pool.deadlock_ns;
+
+	for (uint32_t i = 0; i < POOL_MAX_CONNS; i++) {
+		const struct session *s = &d->session[i];
+
+		if (s->state == SESSION_FREE || s->sp != sp || !holds_blocks(s))
+			continue;
+		if (s->state != SESSION_LIVE || !s->nr_waiting || s->nr_copying || s->held ||
+		    session_wants_step(s) || s->cq_defer.head || !list_empty(&s->more) ||
+		    now_ns - s->last_entry_ns < quiet)
+			return false;
+	}
+	for (uint32_t i = 0; d->nr_tickets && i < MAX_TICKETS; i++)
+		if (d->ticket[i].id && d->ticket[i].sp == sp)
+			return false;
+	for (uint32_t g = 0; g < sp->nr_groups; g++)
+		if (sp->gp[g].nr_coming)
+			return false;
+	return true;
+}
+
+static const struct reclaim_events reclaim_events = {
+	.serve = serve,
+	.deadlocked = deadlocked,
+};
+
+/* ------------------------------------------------------------------ signals */
+
+int daemon_reload(struct daemon *d, char *msg, size_t msg_bytes)
+{
+	struct config c;
+	int err = config_init(&c);
+
+	if (!err && d->conf_path)
+		err = config_load(&c, d->conf_path, msg, msg_bytes);
+	if (!err)
+		err = config_finish(&c, msg, msg_bytes);
+	if (!err)
+		err = reload_apply(d, &c, msg, msg_bytes);
+	config_exit(&c);
+	return err;
+}
+
+static void on_signal(struct uring_req *r, int res)
+{
+	struct daemon *d = container_of(r, struct daemon, sig_req);
+	struct signalfd_siginfo si;
+	char msg[512];
+
+	if (res < 0)
+		return;
+	while (read(d->sig_fd, &si, sizeof(si)) == sizeof(si)) {
+		if (si.ssi_signo != SIGHUP) {
+			d->stop = true;
+			continue;
+		}
+		if (daemon_reload(d, msg, sizeof(msg)))
+			log_err("reload: %s; the configuration in force stays", msg);
+		else
+			log_info("configuration reloaded");
+	}
+	(void)uring_poll_fd(d->u, &d->sig_req, d->sig_fd, POLLIN);
+}
+
+static int signals_init(struct daemon *d)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	if (sigprocmask(SIG_BLOCK, &set, NULL))
+		return -errno;
+	signal(SIGPIPE, SIG_IGN);
+	d->sig_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (d->sig_fd < 0)
+		return -errno;
+	d->sig_req.done = on_signal;
+	return uring_poll_fd(d->u, &d->sig_req, d->sig_fd, POLLIN);
+}
+
+/* Workers raise an eventfd: it only has to end the sleep. */
+static void work_ready(struct uring_req *r, int res)
+{
+	struct daemon *d = container_of(r, struct daemon, work_req);
+
+	(void)res;
+	(void)uring_read(d->u, &d->work_req, workers_notify_fd(d->workers), &d->work_val,
+			 sizeof(d->work_val));
+}
+
+/* -------------------------------------------------------------------- set-up */
+
+static int make_devices(struct daemon *d)
+{
+	for (uint32_t i = 0; i < d->conf.nr_devs; i++) {
+		const struct config_device *c = &d->conf.dev[i];
+		struct dev *dev = &d->pool->dev[i];
+
+		dev_init(dev, dev_ops_find(c->kind), c->name, c->bytes, d->workers);
+		dev->hugetlb = c->hugetlb;
+		if (c->grace_ns != UINT64_MAX)
+			dev->grace_ns = c->grace_ns;
+		d->pool->nr_devs++;
+	}
+	return 0;
+}
+
+static int make_tenants(struct daemon *d)
+{
+	char msg[256];
+
+	for (uint32_t i = 0; i < d->conf.nr_tenants; i++) {
+		struct tenant *t;
+		int err = tenant_add(d->pool, d->conf.tenant[i].name, &t);
+
+		if (!err)
+			err = config_apply_tenant(&d->conf.tenant[i], t, msg, sizeof(msg));
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static int make_pool(struct daemon *d)
+{
+	const struct config_pool *c = &d->conf.pool;
+	struct pool_opts o = {
+		.nr_blocks = (uint32_t)c->blocks, .nr_nodes = (uint32_t)c->nodes,
+		.slab_bytes = c->slab_bytes, .wmark_min = c->wmark_min, .wmark_low = c->wmark_low,
+		.wmark_high = c->wmark_high, .populate = c->populate, .hugetlb = c->hugetlb,
+	};
+	int err = pool_create(&o, d->workers, &d->pool);
+
+	if (err)
+		return err;
+	d->pool->events = &announce_events;
+	d->pool->events_ctx = d;
+	err = index_create(d->pool, (uint32_t)min(c->ghosts, (uint64_t)UINT32_MAX), &d->ix);
+	if (err)
+		return err;
+	reclaim_init(&d->rc, d->pool, d->ix, &reclaim_events);
+	err = make_devices(d);
+	return err ? err : make_tenants(d);
+}
+
+int daemon_init(struct daemon *d)
+{
+	const char *what = "boot id";
+	int err = 0;
+
+	d->listen_fd = d->sig_fd = -1;
+	d->gap_ewma_ns = GAP_START_NS;
+	d->start_ns = d->now_ns = clock_ns();
+	log_set_level(d->conf.daemon.log_level);
+	if (getrandom(d->boot_id, sizeof(d->boot_id), 0) != sizeof(d->boot_id))
+		err = -errno;
+	if (!policy_find(d->conf.pool.policy)) {
+		log_err("pool.policy %s: there is %s", d->conf.pool.policy, policy_names());
+		return -EINVAL;
+	}
+	if (!err && d->conf.pool.fault)
+		err = fault_arm(d->conf.pool.fault, NULL, 0);
+	what = err ? what : "counters";
+	err = err ? err : stats_init();
+	what = err ? what : "workers";
+	err = err ? err : workers_create(d->conf.daemon.workers, &d->workers);
+	what = err ? what : "io_uring (kernel.io_uring_disabled, or a container's seccomp filter)";
+	err = err ? err : uring_create(1024, &d->u);
+	what = err ? what : "memory for the block array, its index and ghosts (pool.blocks)";
+	err = err ? err : make_pool(d);
+	d->keys = err ? NULL : mem_zalloc((size_t)FETCH_KEYS * KVMD_KEY_BYTES);
+	d->ids = err ? NULL : mem_calloc(WORK_BLOCKS, sizeof(*d->ids));
+	if (!err && (!d->keys || !d->ids))
+		err = -ENOMEM;
+	what = err ? what : "signals";
+	err = err ? err : signals_init(d);
+	if (err) {
+		log_err("cannot start: %s: %s", what, strerror(-err));
+		return err;
+	}
+	d->work_req.done = work_ready;
+	work_ready(&d->work_req, 0);
+	err = conn_listen(d);
+	err = err ? err : admin_start(d);
+	if (err)
+		log_err("cannot start: sockets: %s", strerror(-err));
+	return err;
+}
+
+void daemon_exit(struct daemon *d)
+{
+	conn_unlisten(d);
+	if (d->admin)
+		admin_stop(d);
+	for (uint32_t i = 0; i < POOL_MAX_CONNS; i++)
+		if (d->conn[i].state != CONN_FREE && d->conn[i].sock >= 0)
+			conn_close(&d->conn[i]);
+	/* Copies and slab work that are under way end before their memory goes. */
+	if (d->workers)
+		while (workers_nr_pending(d->workers))
+			workers_reap(d->workers);
+	for (uint32_t i = 0; i < POOL_MAX_CONNS; i++) {
+		struct session *s = &d->session[i];
+
+		if (s->state != SESSION_FREE)
+			session_free(s);
+		if (d->conn[i].pidfd > 0)
+			close(d->conn[i].pidfd);
+	}
+	uring_destroy(d->u);
+	if (d->sig_fd >= 0)
+		close(d->sig_fd);
+	index_destroy(d->ix);
+	pool_destroy(d->pool);
+	workers_destroy(d->workers);
+	mem_free(d->keys);
+	mem_free(d->ids);
+	stats_exit();
+}

@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * loop.c - the core thread's loop: poll the rings, do the rest, sleep.
+ *
+ * While requests come the rings are polled and nothing else costs a system
+ * call. When the gap to the next request is expected to be longer than
+ * daemon.spin, the loop raises NEED_WAKEUP in every ring, looks once more, and
+ * sleeps in its one io_uring wait, which also carries sockets, processes,
+ * signals and finished work.
+ *
+ *   daemon                             client
+ *   flags = NEED_WAKEUP                sq_tail = n
+ *   fence                              fence
+ *   reads sq_tail                      reads flags
+ * One of the two sees the other's store, so no entry is slept over.
+ */
+#include "kvmd/svc/daemon.h"
+
+#include "kvmd/lib/clock.h"
+#include "kvmd/lib/log.h"
+#include "kvmd/lib/stats.h"
+#include "kvmd/pool/policy.h"
+#include "kvmd/svc/psi.h"
+
+#define EVENT_TURNS	64		/* turns between looks at io_uring while busy */
+#define STEP_POLL_NS	200000ull	/* a GPU writes lanes without ringing a bell */
+#define STEP_POLL_MAX_NS 20000000ull
+#define GAP_MAX_NS	1000000000ull
+
+struct loop {
+	uint64_t last_work;		/* ticks */
+	uint64_t ticks_per_us;
+	uint64_t now_ticks;		/* when d->now_ns was taken */
+	uint64_t step_poll_ns;		/* how long the next sleep may be while steps are wanted */
+	uint64_t next_ns;		/* earliest deadline of the slow work; 0: none */
+	uint32_t turn;
+};
+
+static void look_at_clock(struct daemon *d, struct loop *l, uint64_t ticks)
+{
+	if (ticks - l->now_ticks < l->ticks_per_us)
+		return;
+	l->now_ticks = ticks;
+	d->now_ns = clock_ns();
+	d->pool->now = (uint32_t)(clock_policy_ns() / (1000000000 / POLICY_TICKS_PER_S));
+}
+
+void daemon_set_pressure(struct daemon *d)
+{
+	uint32_t worst = KVMD_PRESSURE_NONE;
+
+	for (uint32_t i = 0; i < d->nr_live; i++) {
+		struct session *s = d->live[i];
+		uint32_t level = reclaim_pressure(s->sp);
+
+		worst = max(worst, level);
+		if (level == s->news_pressure)
+			continue;
+		s->news_pressure = level;
+		st_rlx(&s->ring.sh->pressure, level);
+		st_rel(&s->ring.sh->news_seq, s->ring.sh->news_seq + 1);
+	}
+	psi_update(d, worst, d->now_ns);
+}
+
+/* -------------------------------------------------------------- slow work */
+
+static void earliest(uint64_t *next, uint64_t t)
+{
+	if (t && (!*next || t < *next))
+		*next = t;
+}
+
+/* Deadlines, deaths, tickets, slabs: not every turn. */
+static void slow_turn(struct daemon *d, struct loop *l)
+{
+	l->next_ns = 0;
+	earliest(&l->next_ns, announce_turn(d));
+	earliest(&l->next_ns, death_turn(d));
+	earliest(&l->next_ns, ticket_turn(d));
+	daemon_set_pressure(d);
+}
+
+/* Sockets, processes, signals, workers. True: something happened. */
+static bool events_turn(struct daemon *d)
+{
+	return (workers_reap(d->workers) > 0) | (uring_poll(d->u) > 0);
+}
+
+static bool sessions_turn(struct daemon *d)
+{
+	bool did = false;
+
+	for (uint32_t i = 0; i < d->nr_live; i++)
+		did |= session_turn(d->live[i]);
+	return did;
+}
+
+/* ---------------------------------------------------------------- sleeping */
+
+static bool wants_steps(const struct daemon *d)
+{
+	for (uint32_t i = 0; i < d->nr_live; i++)
+		if (session_wants_step(d->live[i]))
+			return true;
+	return false;
+}
+
+static void bell_arm(struct daemon *d, struct session *s)
+{
+	if (!s->bell_req.armed)
+		(void)uring_read(d->u, &s->bell_req, s->bell_fd, &s->bell_val,
+				 sizeof(s->bell_val));
+}
+
+static void set_flags(struct daemon *d, bool sleeping)
+{
+	for (uint32_t i = 0; i < d->nr_live; i++) {
+		struct session *s = d->live[i];
+		uint32_t flags = sleeping ? KVMD_RING_NEED_WAKEUP : 0;
+
+		if (sleeping) {
+			bell_arm(d, s);
+			if (session_wants_step(s) || s->cq_defer.head)
+				flags |= KVMD_RING_WANT_STEP;
+		}
+		st_rlx(&s->ring.sh->daemon_flags, flags);
+	}
+}
+
+/* Did anything come between the last turn and the flags? */
+static bool anything(struct daemon *d)
+{
+	for (uint32_t i = 0; i < d->nr_live; i++) {
+		struct session *s = d->live[i];
+
+		if (s->held)
+			continue;
+		if (ld_acq(&s->ring.sh->sq_tail) != s->ring.sq_head &&
+		    ring_cq_room(&s->ring, s->nr_ops - s->nr_op_free, 1))
+			return true;
+		if (!list_empty(&s->more))
+			return true;
+	}
+	return d->rc.kick;
+}
+
+static uint64_t sleep_time(struct daemon *d, struct loop *l)
+{
+	uint64_t next = l->next_ns, timeout = UINT64_MAX;
+
+	earliest(&next, d->rc.retry_ns);
+	if (next)
+		timeout = next > d->now_ns ? next - d->now_ns : 1;
+	if (wants_steps(d)) {
+		timeout = min(timeout, l->step_poll_ns);
+		l->step_poll_ns = min(l->step_poll_ns * 2, STEP_POLL_MAX_NS);
+	}
+	return timeout;
+}
+
+static void go_to_sleep(struct daemon *d, struct loop *l)
+{
+	slow_turn(d, l);
+	set_flags(d, true);
+	smp_mb();	/* flags before the last look; pairs with kvc_submit()'s fence */
+	if (!anything(d)) {
+		uring_wait(d->u, sleep_time(d, l));
+		stat_inc(WAKEUPS);
+	}
+	set_flags(d, false);
+	look_at_clock(d, l, clock_ticks());
+}
+
+/* ------------------------------------------------------------------ the loop */
+
+static void note_gap(struct daemon *d, struct loop *l, uint64_t ticks)
+{
+	uint64_t gap = (ticks - l->last_work) * 1000 / l->ticks_per_us;
+
+	/* Back to back is no gap: only waits count. */
+	if (gap > 200)
+		d->gap_ewma_ns = (d->gap_ewma_ns * 7 + min(gap, GAP_MAX_NS)) / 8;
+}
+
+static bool worth_spinning(const struct daemon *d, const struct loop *l, uint64_t ticks)
+{
+	uint64_t idle_ns = (ticks - l->last_work) * 1000 / l->ticks_per_us;
+
+	if (!d->nr_live || d->gap_ewma_ns > d->conf.daemon.spin_ns)
+		return false;
+	return idle_ns < d->conf.daemon.spin_ns * 2;
+}
+
+int daemon_run(struct daemon *d)
+{
+	struct loop l = { .ticks_per_us = clock_ticks_per_us(), .step_poll_ns = STEP_POLL_NS };
+
+	l.last_work = clock_ticks();
+	while (!d->stop) {
+		uint64_t ticks = clock_ticks();
+		bool did;
+
+		look_at_clock(d, &l, ticks);
+		did = sessions_turn(d);
+		if (did) {
+			note_gap(d, &l, ticks);
+			l.step_poll_ns = STEP_POLL_NS;
+		}
+		if (d->rc.kick || d->rc.retry_ns)
+			did |= reclaim_turn(&d->rc, d->now_ns);
+		if (++l.turn % EVENT_TURNS == 0 || workers_nr_pending(d->workers)) {
+			if (events_turn(d)) {
+				slow_turn(d, &l);
+				did = true;
+			} else if (d->nr_dying || (l.next_ns && d->now_ns >= l.next_ns)) {
+				slow_turn(d, &l);
+			}
+		}
+		if (did) {
+			l.last_work = ticks;
+			continue;
+		}
+		if (worth_spinning(d, &l, ticks))
+			continue;
+		if (events_turn(d) || d->rc.kick) {
+			slow_turn(d, &l);
+			continue;
+		}
+		go_to_sleep(d, &l);
+	}
+	return 0;
+}

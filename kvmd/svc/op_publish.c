@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * op_publish.c - PUBLISH: seal blocks under their keys, merge duplicates.
+ *
+ * Two phases. Accepted: the keys are copied into the records, which become
+ * SEALING. When completed_step has reached the publish's step their bytes are
+ * there: each is put into the index, or, if its identity exists already, the
+ * sequence's entry is pointed at the existing block and the duplicate's lease
+ * ends when nobody can be reading it any more.
+ */
+#include "kvmd/svc/daemon.h"
+#include "kvmd/svc/ops.h"
+
+#include "kvmd/lib/stats.h"
+
+enum { PUB_ACCEPT, PUB_STEP, PUB_SEAL };
+
+#define PIECE	1024u	/* blocks of a publish in one turn */
+
+/*
+ * Copy keys into the records of a piece. Stops at the first block that cannot
+ * be published (not private, no block); *ret_nr says how many were accepted.
+ */
+static int accept_piece(struct op *op, uint32_t *ret_nr)
+{
+	struct session *s = op->s;
+	struct seq *q = op_seq(op);
+	uint32_t n = min(op->e.nr - op->cursor, PIECE), i;
+	const uint32_t *blocks = seq_blocks(&s->st, op->e.seq, op->e.group) + op->e.first +
+				 op->cursor;
+	const uint8_t *keys = s->d->keys;
+
+	*ret_nr = 0;
+	if ((uint64_t)op->e.first + op->e.nr > q->len[op->e.group])
+		return -EINVAL;
+	ring_fetch(s->d->keys, s->args + op->e.off + (uint64_t)op->cursor * KVMD_KEY_BYTES,
+		   (size_t)n * KVMD_KEY_BYTES);
+	for (i = 0; i < n; i++) {
+		struct block *b = pool_block(s->d->pool, blocks[i]);
+
+		if (!blocks[i])
+			break;
+		if (b->state == BLK_SEALED && key_equal(b->key, keys + i * KVMD_KEY_BYTES))
+			continue;	/* a hit, published again: fine */
+		if (b->state != BLK_OPEN)
+			break;
+		memcpy(b->key, keys + i * KVMD_KEY_BYTES, KVMD_KEY_BYTES);
+		block_set_state(b, BLK_SEALING);
+	}
+	*ret_nr = i;
+	return i == n ? 0 : -EINVAL;
+}
+
+/* May position @pos be sealed, and under which parent? */
+static bool may_seal(const struct op *op, uint32_t pos, uint32_t *ret_parent)
+{
+	const struct session *s = op->s;
+	const struct seq *q = op_seq(op);
+	const struct gpool *gp = &s->sp->gp[op->e.group];
+	uint32_t prev = pos ? seq_blocks(&s->st, op->e.seq, op->e.group)[pos - 1] : 0;
+	const struct block *pb = pool_block(s->d->pool, prev);
+
+	*ret_parent = 0;
+	if ((q->flags & SEQ_F_NO_STORE) || q->sid != s->sp->sid)
+		return false;
+	if (gp->geo.rule != KVMD_RULE_FULL)
+		return true;
+	if (pos >= q->hole[op->e.group])
+		return false;
+	if (!pos)
+		return true;
+	*ret_parent = prev;
+	return prev && pb->state == BLK_SEALED && pb->sid == q->sid;
+}
+
+/* The identity exists: point the sequence there. False: no node, keep it private. */
+static bool merge(struct op *op, uint32_t pos, struct block *there, uint32_t dup)
+{
+	struct session *s = op->s;
+
+	if (!op_release_later(op, dup))
+		return false;
+	index_get(s->d->ix, there);
+	seq_set(&s->st, op->e.seq, op->e.group, pos, pool_id(s->d->pool, there));
+	if (!op->e.group)
+		attrib_merged(s, op_seq(op), pos);
+	return true;
+}
+
+static void seal_one(struct op *op, uint32_t pos)
+{
+	struct session *s = op->s;
+	struct seq *q = op_seq(op);
+	uint32_t g = op->e.group, id = seq_blocks(&s->st, op->e.seq, g)[pos], parent;
+	struct block *b = pool_block(s->d->pool, id), *there;
+
+	if (b->state != BLK_SEALING) {
+		op->n0++;		/* sealed before */
+		return;
+	}
+	if (!may_seal(op, pos, &parent)) {
+		block_set_state(b, BLK_OPEN);
+		op->n2++;
+		return;
+	}
+	there = index_seal(s->d->ix, b, parent, pos, q->tag_new[g], q->aux[g]);
+	if (!there) {
+		op->n0++;
+		stat_inc(BLOCKS_PUBLISHED);
+	} else if (merge(op, pos, there, id)) {
+		op->n1++;
+		stat_inc(BLOCKS_MERGED);
+	} else {
+		block_set_state(b, BLK_OPEN);
+		op->n2++;
+	}
+}
+
+static enum op_ret seal(struct op *op, struct kvmd_cqe *c)
+{
+	struct seq *q = op_seq(op);
+	uint32_t end = min(op->e.nr, op->cursor + PIECE);
+
+	op->phase = PUB_SEAL;
+	for (; op->cursor < end; op->cursor++)
+		seal_one(op, op->e.first + op->cursor);
+	if (op->cursor < op->e.nr)
+		return op_park_more(op, false);
+	q->nr_publishing--;
+	stat_add(BLOCKS_PRIVATE, op->n2);
+	c->v0 = op->n1;
+	c->v1 = op->n2;
+	return op_done(c, (int)(op->n0 + op->n1));
+}
+
+enum op_ret op_seq_publish(struct op *op, int err, struct kvmd_cqe *c)
+{
+	struct session *s = op->s;
+	uint32_t nr;
+
+	if (op->phase == PUB_STEP)
+		op->cursor = 0;
+	if (op->phase != PUB_ACCEPT)
+		return seal(op, c);
+	err = accept_piece(op, &nr);
+	op->cursor += nr;
+	if (err && !op->cursor)
+		return op_done(c, err);
+	if (err)
+		op->e.nr = op->cursor;	/* what was accepted; res says how many */
+	else if (op->cursor < op->e.nr)
+		return op_park_more(op, true);
+	op_unblock(op, op->e.seq);
+	op_seq(op)->nr_publishing++;
+	op->cursor = 0;
+	op->phase = PUB_STEP;
+	if (op->e.step > s->completed)
+		session_read_steps(s);
+	/* Behind others that wait: publishes of a sequence are sealed in order. */
+	if (op->e.step > s->completed || !list_empty(&s->step_ops) || op_seq(op)->nr_publishing > 1) {
+		enum op_ret r = op_park_step(op, false);
+
+		seq_kick(s, op->e.seq);
+		return r;
+	}
+	return seal(op, c);
+}

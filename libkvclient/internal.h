@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * internal.h - what the library's own files share; never installed.
+ *
+ * One struct kvc belongs to one thread. The exception is kvc_step_complete(),
+ * which reads only @steps, @ring and @bell; these change in kvc_create(),
+ * kvc_reconnect() and kvc_destroy() alone.
+ *
+ * What the daemon writes is trusted, but every word is read once into a local,
+ * so that one decision never stands on two readings.
+ */
+#ifndef KVC_INTERNAL_H
+#define KVC_INTERNAL_H
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#include <kvclient.h>
+
+/* The build sets these; the values here are those of a plain installation. */
+#ifndef KVMD_RUNSTATEDIR
+#define KVMD_RUNSTATEDIR	"/run"
+#endif
+#ifndef KVMD_DAEMON_NAME
+#define KVMD_DAEMON_NAME	"kvmd"
+#endif
+#ifndef KVMD_VERSION
+#define KVMD_VERSION		"0.1.0"
+#endif
+
+/* Where the daemon listens unless told otherwise. */
+#define KVCI_SOCKET		KVMD_RUNSTATEDIR "/" KVMD_DAEMON_NAME "/kvmd.sock"
+
+#define KVCI_HANDSHAKE_NS	5000000000ull	/* for each reply of the set-up */
+#define KVCI_EPOCH_NS		30000000000ull	/* the daemon makes it durable first */
+#define KVCI_SLICE_NS		100000000ull	/* sleep at most this long, then look around */
+#define KVCI_NO_DEADLINE	UINT64_MAX
+#define KVCI_HUGE_PAGE		(2ull << 20)	/* reservations start on such a border */
+/*
+ * Up to this many unanswered entries a completion is looked for in its own pos
+ * word (one cache line less), above in cq_tail (one look for a whole batch).
+ */
+#define KVCI_POS_DEPTH		4u
+#define KVCI_IDLE_PEEKS		4096u		/* empty peeks between looks at the socket */
+#define KVCI_TAG		0xffffull	/* top 16 bits of the library's own user_data */
+
+#define ld_rlx(p)		__atomic_load_n((p), __ATOMIC_RELAXED)
+#define ld_acq(p)		__atomic_load_n((p), __ATOMIC_ACQUIRE)
+#define st_rlx(p, v)		__atomic_store_n((p), (v), __ATOMIC_RELAXED)
+#define st_rel(p, v)		__atomic_store_n((p), (v), __ATOMIC_RELEASE)
+#define smp_mb()		__atomic_thread_fence(__ATOMIC_SEQ_CST)
+
+#if defined(__x86_64__)
+#define cpu_relax()		__builtin_ia32_pause()
+#else
+#define cpu_relax()		__asm__ __volatile__("" ::: "memory")
+#endif
+
+#define likely(x)		__builtin_expect(!!(x), 1)
+#define unlikely(x)		__builtin_expect(!!(x), 0)
+
+/* One message as received; fds are the receiver's until it takes or closes them. */
+struct kvci_rx {
+	union {
+		struct kvmd_msg h;
+		struct kvmd_hello_reply hello;
+		struct kvmd_space_reply space;
+		struct kvmd_slab slab;
+		struct kvmd_epoch epoch;
+		unsigned char bytes[KVMD_MSG_MAX_BYTES];
+	} u;
+	size_t bytes;
+	uint32_t nr_fds;
+	int fd[KVMD_MAX_FDS];
+};
+
+/* Allocator of the args area; its metadata never lies in shared memory. */
+struct kvci_args {
+	uint32_t *tag;		/* per 64-byte unit, see args.c */
+	uint32_t nr_units;
+	uint32_t low;		/* no free unit below this one */
+};
+
+/* Completions taken from the ring while a synchronous call looked for its own. */
+struct kvci_stash {
+	struct kvmd_cqe *cqe;
+	uint32_t size;		/* power of two, or 0 */
+	uint32_t head;		/* free-running */
+	uint32_t tail;
+};
+
+/* One group's address range: all planes of all shards, rw first, then ro. */
+struct kvci_window {
+	char *base;		/* NULL: not reserved */
+	size_t bytes;
+	size_t stride;		/* from one plane to the next */
+	struct kvc_plane *plane; /* what kvc_view() shows */
+	uint32_t nr_planes;	/* planes * shards */
+};
+
+/* One announced slab. */
+struct kvci_slab {
+	uint32_t id;
+	uint32_t gen;
+	uint32_t group;
+	uint32_t first_slot;
+	uint32_t nr_slots;
+	uint32_t nr_got;	/* handles that came so far */
+	uint32_t nr_total;
+	bool mapped;		/* some memory is mapped */
+};
+
+struct kvci_slabs {
+	struct kvci_slab *slab;
+	uint32_t nr;
+	uint32_t size;		/* allocated */
+	uint32_t nr_whole;	/* slabs with all handles, ever */
+};
+
+/* What kvc_reconnect() needs again. Strings lie in @socket. */
+struct kvci_conf {
+	struct kvc_opts opts;
+	struct kvmd_space space;	/* ready to be sent */
+	char socket[108];		/* a Unix address holds no more */
+	char tenant[KVMD_NAME_BYTES];
+	char label[KVMD_NAME_BYTES];
+};
+
+struct kvc {
+	struct kvc_view view;
+	int sock;			/* -1: none */
+	int bell;			/* eventfd that wakes the daemon; -1: none */
+	int dead;			/* 0, or -ECONNRESET */
+	int pid;			/* of the process that mapped it all */
+	bool is_rank;			/* made by kvc_join(): no ring of its own */
+	bool use_pos;			/* pos words were negotiated */
+	bool control_dirty;		/* the socket may hold a message */
+	bool has_peeked;		/* kvc_cqe_seen() has something to consume */
+	bool has_ack;			/* @ack could not be sent yet */
+
+	/* ring; NULL when there is none */
+	struct kvmd_ring *ring;
+	struct kvmd_sqe *sq;
+	struct kvmd_cqe *cq;
+	uint32_t sq_entries;
+	uint32_t sq_mask;
+	uint32_t cq_mask;
+	uint32_t sq_taken;		/* entries handed out by kvc_get_sqe() */
+	uint32_t sq_tail;		/* published */
+	uint32_t sq_head;		/* the daemon's, as last seen */
+	uint32_t cq_head;		/* consumed */
+	uint32_t cq_tail;		/* the daemon's, as last seen; may be behind cq_head */
+	uint32_t news_seq;		/* as last seen */
+	uint32_t control_seq;
+	uint32_t idle_peeks;
+	uint64_t spin_ns;
+	uint64_t next_tag;		/* of synchronous entries */
+	struct kvmd_cqe peeked;
+	struct kvci_stash stash;
+
+	struct kvmd_steps *steps;	/* keeps its address until kvc_destroy() */
+	char *args_mem;
+	struct kvci_args args;
+
+	size_t ring_bytes;
+	size_t args_bytes;
+	char *tables;
+	size_t tables_bytes;
+	struct kvci_window window[KVMD_MAX_GROUPS];
+	struct kvci_slabs slabs;
+	struct kvmd_slab_ack ack;
+	uint64_t group_token;
+	uint64_t next_cookie;
+	struct kvci_conf conf;
+};
+
+static inline uint64_t kvci_now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
+}
+
+/* @ns from now as an absolute time; saturates. */
+static inline uint64_t kvci_deadline(uint64_t ns)
+{
+	uint64_t now = kvci_now();
+
+	return ns > UINT64_MAX - now ? KVCI_NO_DEADLINE : now + ns;
+}
+
+/* conf.c: -EINVAL with a refusal's text */
+int kvci_conf_opts(struct kvci_conf *c, const struct kvc_opts *o);
+int kvci_conf_space(struct kvci_conf *c, const struct kvc_space *s);
+
+/* proto.c: messages on the socket */
+int kvci_connect(const char *path, uint64_t wait_ns, int *ret_fd);
+int kvci_send(int fd, const void *msg, size_t bytes);	/* never waits: -EAGAIN */
+int kvci_recv(int fd, uint64_t deadline_ns, struct kvci_rx *rx); /* deadline 0: do not wait */
+void kvci_rx_close(struct kvci_rx *rx);		/* closes the fds that were not taken */
+bool kvci_hung_up(int fd);
+void kvci_msg_init(void *msg, uint32_t type, uint32_t bytes, uint64_t cookie);
+
+/* map.c: address ranges and slabs */
+void *kvci_map_fd(int fd, size_t bytes, int prot, void *fixed);	/* NULL: failed, errno */
+int kvci_groups_set(struct kvc *k, const struct kvmd_space_reply *r, bool reserve);
+int kvci_slab_add(struct kvc *k, struct kvci_rx *rx);	/* 1: whole, 0: more to come */
+int kvci_slab_del(struct kvc *k, uint32_t id, uint32_t gen);
+void kvci_slabs_reset(struct kvc *k);	/* unmap all slabs, keep the ranges */
+void kvci_windows_free(struct kvc *k);
+
+/* control.c */
+void kvci_die(struct kvc *k, const char *why);
+int kvci_news(struct kvc *k);
+int kvci_control_msg(struct kvc *k, struct kvci_rx *rx);
+int kvci_ack_flush(struct kvc *k, uint64_t deadline_ns);
+int kvci_control_drain(struct kvc *k);
+
+/* ring.c */
+int kvci_ring_init(struct kvc *k, const struct kvmd_hello_reply *r);
+bool kvci_cq_ready(struct kvc *k);
+int kvci_cq_wait(struct kvc *k, uint64_t deadline_ns);
+void kvci_bell(const struct kvc *k);
+int kvci_stash_reserve(struct kvci_stash *s, uint32_t nr);
+void kvci_stash_put(struct kvci_stash *s, const struct kvmd_cqe *c);
+
+/* args.c */
+int kvci_args_init(struct kvci_args *a, uint64_t bytes);
+void kvci_args_exit(struct kvci_args *a);
+int64_t kvci_args_get(struct kvci_args *a, size_t bytes);	/* offset, or -ENOSPC */
+int kvci_args_put(struct kvci_args *a, uint64_t off);		/* -EINVAL: not allocated */
+
+/* keys.c */
+void kvci_salt_digest(const void *salt, size_t bytes, uint8_t ret_digest[16]);
+
+/* error.c */
+void kvci_refuse(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+void kvci_refuse_clear(void);
+#endif

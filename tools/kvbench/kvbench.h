@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * kvbench.h - what kvbench's files share: the run, the clock, the rows.
+ *
+ * Method. One session of R rounds; every measurement is taken once in each
+ * round, its floor and ours in turn (NR_SLICES short slices each, the median
+ * slice counts), so that a machine that drifts drifts under both. Ratios are
+ * formed per round; what is printed is the median of the rounds, with the
+ * smallest and the largest. Before a round both processors run a fixed
+ * calculation in slices: when the slowest slice took more than 1.5 times the
+ * median one, somebody else is using the machine and the round is not begun
+ * (it is tried again, at most as often as there are rounds).
+ *
+ * The client (this process) stays on one processor, whatever serves it (kvmd,
+ * floor servers, peers) on another. A server that spins is stopped or parked
+ * while another one is measured, so that one thing runs per processor.
+ */
+#ifndef KVBENCH_H
+#define KVBENCH_H
+
+#include <stdio.h>
+#include <sys/types.h>
+
+#include "kvclient.h"
+#include "kvmd/lib/base.h"
+
+#define KVB_USAGE	2
+#define NR_SLICES	5
+#define BENCH_TOKENS	16u		/* tokens of a block */
+
+/* --------------------------------------------------------------- timing.c */
+
+extern double tick_ns;			/* length of one tick */
+extern uint64_t tick_cost;		/* of a pair of ticks() calls, in ticks */
+extern bool one_cpu;			/* a spinning wait has to yield */
+
+static inline uint64_t now_ns(void);
+
+/* Ticks of the fastest clock; waits for loads before it. */
+static inline uint64_t ticks(void)
+{
+#if defined(__x86_64__)
+	unsigned int aux;
+
+	return __builtin_ia32_rdtscp(&aux);
+#else
+	return now_ns();
+#endif
+}
+
+uint64_t time_ns(void);			/* CLOCK_MONOTONIC */
+static inline uint64_t now_ns(void)
+{
+	return time_ns();
+}
+
+void timing_init(void);			/* calibrates, ~20 ms */
+void cpus_init(const char *arg);	/* "C,S" or NULL; prints what it chose */
+void cpu_client(void);			/* pin the caller */
+void cpu_server(void);
+const char *cpus_text(void);
+/* Is somebody else using the machine? Ratio of the slowest slice to the median. */
+double calib_worst(bool quick);
+uint64_t cpu_of_process(pid_t pid);	/* CPU time so far, ns */
+
+static inline double ticks_to_ns(uint64_t t)
+{
+	return (double)t * tick_ns;
+}
+
+/* One look of a spinning wait. */
+void spin_slow(uint32_t n);
+static inline void spin(uint32_t *n)
+{
+	if (unlikely(++*n % (1u << 20) == 0 || one_cpu))
+		spin_slow(*n);
+}
+
+/* Busy waiting of @t ticks: the client's think time. */
+static inline void think(uint64_t t)
+{
+	uint64_t start = ticks();
+
+	while (ticks() - start < t)
+		cpu_relax();
+}
+
+/* ------------------------------------------------------------------ main.c */
+
+enum part {
+	PART_RING	= 1 << 0,
+	PART_OPS	= 1 << 1,
+	PART_WAKE	= 1 << 2,
+	PART_IDLE	= 1 << 3,
+	PART_HASH	= 1 << 4,
+	PART_PEERS	= 1 << 5,
+	PART_BIG	= 1 << 6,
+};
+
+struct bench {
+	unsigned parts;			/* enum part */
+	unsigned rounds;
+	bool quick, json, verbose;
+	uint64_t slice_ns;		/* of one slice of a spinning measurement */
+	uint64_t wake_ns;		/* of one measurement of waking */
+	uint64_t idle_ns;
+	uint64_t big_blocks;
+	const char *kvmd, *kvctl;	/* paths; kvctl NULL: not found */
+	char dir[64];			/* everything that is created lies here */
+};
+extern struct bench bench;
+extern volatile bool interrupted;	/* SIGINT or SIGTERM came */
+
+/* Prints, ends what was started, exits with 1. */
+void die(const char *fmt, ...) __printf(1, 2) __attribute__((noreturn));
+void note(const char *fmt, ...) __printf(1, 2);	/* to stderr */
+/* A forked child that dies with its parent: 0 in the child. */
+pid_t spawn(void);
+void reap(pid_t pid, int sig);		/* send @sig, wait for its end */
+
+/* ------------------------------------------------------------------ rows.c */
+
+enum row_id {
+	ROW_NOP, ROW_PHASE, ROW_BATCH, ROW_PIPE,
+	ROW_OPEN100, ROW_OPEN1000, ROW_MISS100, ROW_CLOSE100, ROW_LOOKUP100,
+	ROW_ALLOC1, ROW_ALLOC256, ROW_PUBLISH100, ROW_OPEN_SYNC,
+	ROW_WAKE20, ROW_WAKE100, ROW_WAKE, ROW_ADAPT, ROW_ADAPT_CPU, ROW_SEND,
+	ROW_SYSCALLS, ROW_WAIT_SYSCALLS, ROW_IDLE, ROW_IDLE_WAKEUPS,
+	ROW_UNIX, ROW_ZMQ,
+	ROW_HASH, ROW_HASH_PY, ROW_EXTEND_CHAIN,
+	ROW_META, ROW_RSS, ROW_START, ROW_COLD,
+	NR_ROW
+};
+
+/* One round's pair; @floor 0: this row has none. */
+void row_add(enum row_id r, double floor, double ours);
+void rows_print_text(void);
+int rows_print_json(double calib, unsigned dropped, unsigned noisy);
+void rows_skip(enum row_id r, const char *why);	/* why it has no values */
+
+double median(double *v, unsigned n);	/* sorts */
+
+/* One after the other, NR_SLICES times each: medians of what they return. */
+typedef double slice_fn(void *ctx);
+struct turn {
+	slice_fn *fn;
+	void *ctx;
+	double ret;			/* median */
+};
+void take_turns(struct turn *t, unsigned nr);
+
+/* ---------------------------------------------------------------- daemon.c */
+
+struct kvmd_proc {
+	pid_t pid;			/* 0: not running */
+	bool stopped;
+	char name[16];
+	char socket[96];
+	char conf[96];
+	double start_ns;		/* from exec to an answered open of a space */
+};
+
+struct kvmd_opts {
+	const char *name;
+	uint64_t blocks;
+	const char *spin;		/* longest gap that is spun over; NULL: the default */
+};
+
+/* Start a daemon on a null device; exits when that fails. */
+void kvmd_start(struct kvmd_proc *p, const struct kvmd_opts *o);
+void kvmd_end(struct kvmd_proc *p);
+void kvmd_end_all(void);
+void kvmd_pause(struct kvmd_proc *p);	/* SIGSTOP: a spinning daemon, not now */
+void kvmd_go(struct kvmd_proc *p);
+uint64_t kvmd_cpu_ticks(const struct kvmd_proc *p);	/* utime + stime of /proc/PID/stat */
+uint64_t kvmd_wakeups(const struct kvmd_proc *p);	/* context switches of all threads */
+uint64_t kvmd_rss(const struct kvmd_proc *p);		/* bytes */
+/* A number of `kvctl -j status`, wherever it is in it: 0, or -ENOENT. */
+int kvmd_status(const struct kvmd_proc *p, const char *key, double *ret_v);
+
+/* A client of @p with its space opened; it never sleeps while it waits. */
+struct kvc *client_open(struct kvmd_proc *p, uint64_t max_blocks, uint32_t max_seqs);
+/* Submit what was prepared, wait for the one completion; exits on errors. */
+int client_wait(struct kvc *k, struct kvmd_cqe *ret_cqe);
+void client_warm(struct kvc *k);	/* some round trips, so that all is awake */
+
+/* ------------------------------------------------- what is measured, by part */
+
+void ring_setup(void);
+void ring_round(void);
+void ring_end(void);
+void ops_setup(void);
+void ops_round(void);
+void ops_end(void);
+void wake_setup(void);
+void wake_round(void);
+void wake_end(void);
+void idle_setup(void);
+void idle_end(void);
+void syscalls_round(struct kvmd_proc *p);
+void hash_round(void);
+void peers_setup(void);
+void peers_round(void);
+void peers_end(void);
+void big_setup(void);
+void big_round(void);
+void big_end(void);
+
+/* The daemon that always spins, shared by the parts that want one. */
+extern struct kvmd_proc busy;
+extern struct kvc *busy_client;
+void busy_start(void);
+double nop_rtt(void *ctx);		/* slice: mean round trip to busy, ns */
+extern double echo_rtt_ns;		/* this round's; 0: not measured yet */
+double echo_measure(void);		/* measure it alone */
+
+/* The key number @i, 32 random-looking bytes. */
+void bench_key(uint64_t i, uint8_t *ret_key);
+
+#endif

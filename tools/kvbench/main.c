@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * main.c - kvbench: kvmd beside the floors of the machine it runs on.
+ *
+ * Options, the order of things, and what is left behind: nothing. Daemons and
+ * servers are children that die with this process; files lie in one directory
+ * of its own. kvbench.h says how is measured.
+ */
+#include <dirent.h>
+#include <getopt.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kvmd/lib/conf.h"
+#include "tools/kvbench/kvbench.h"
+
+#define CALIB_LIMIT	1.5
+#define ALL_PARTS	0x7fu
+
+struct bench bench = {
+	.rounds = 7,
+	.slice_ns = 8000000,
+	.wake_ns = 60000000,
+	.idle_ns = 10000000000ull,
+	.big_blocks = 1 << 20,
+};
+volatile bool interrupted;
+static pid_t main_pid;
+
+static const struct {
+	const char *name;
+	unsigned parts;
+	const char *help;
+	void (*setup)(void), (*round)(void), (*end)(void);
+} parts[] = {
+	{ "ring", PART_RING, "NOP round trips and rates beside a bare ring echo",
+	  ring_setup, ring_round, ring_end },
+	{ "ops", PART_OPS, "open, close, extend, publish beside the same on bare arrays",
+	  ops_setup, ops_round, ops_end },
+	{ "wake", PART_WAKE, "waking a sleeping daemon, adaptive spinning, system calls",
+	  wake_setup, wake_round, wake_end },
+	{ "hash", PART_HASH, "block keys", NULL, hash_round, NULL },
+	{ "peers", PART_PEERS, "Unix socket, ZeroMQ", peers_setup, peers_round, peers_end },
+	{ "big", PART_BIG, "a pool of many blocks (16M alone, else 1M): start, memory, lookup",
+	  big_setup, big_round, big_end },
+	{ "idle", PART_IDLE, "CPU of a daemon with 8 idle clients over 10 s", idle_setup,
+	  NULL, idle_end },
+};
+
+void note(const char *fmt, ...)
+{
+	va_list ap;
+
+	fputs("kvbench: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+}
+
+/* ------------------------------------------------------- what has to go again */
+
+static void remove_dir(void)
+{
+	char path[PATH_MAX];
+	struct dirent *e;
+	DIR *d;
+
+	if (!bench.dir[0])
+		return;
+	d = opendir(bench.dir);
+	while (d && (e = readdir(d))) {
+		snprintf(path, sizeof(path), "%s/%s", bench.dir, e->d_name);
+		if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+			unlink(path);
+	}
+	if (d)
+		closedir(d);
+	rmdir(bench.dir);
+	bench.dir[0] = 0;
+}
+
+static void clean_up(void)
+{
+	if (getpid() != main_pid)
+		return;
+	kvmd_end_all();
+	remove_dir();
+}
+
+void die(const char *fmt, ...)
+{
+	va_list ap;
+
+	fputs("kvbench: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	if (getpid() != main_pid)
+		_exit(1);
+	exit(1);
+}
+
+static void on_signal(int sig)
+{
+	interrupted = true;
+	signal(sig, SIG_DFL);	/* the second one ends it at once */
+}
+
+pid_t spawn(void)
+{
+	pid_t pid;
+
+	fflush(NULL);
+	pid = fork();
+	if (pid < 0)
+		die("fork: %s", strerror(errno));
+	if (pid)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != main_pid)
+		_exit(1);
+	signal(SIGINT, SIG_IGN);	/* the parent's to handle */
+	signal(SIGTERM, SIG_DFL);
+	return 0;
+}
+
+void reap(pid_t pid, int sig)
+{
+	if (sig)
+		kill(pid, sig);
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+}
+
+/* ------------------------------------------------------------------ options */
+
+static void usage(FILE *f)
+{
+	fputs("usage: kvbench [OPTION]... [PART]...\n"
+	      "Measure kvmd beside the floors of this machine, as ratios.\n\n"
+	      "Parts (all when none is named):\n", f);
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
+		fprintf(f, "  %-7s %s\n", parts[i].name, parts[i].help);
+	fputs("\nOptions:\n"
+	      "  -r, --rounds N     rounds of the session [7]\n"
+	      "  -b, --blocks N     blocks of part big, like 16M\n"
+	      "  -j, --json         one JSON document on standard output\n"
+	      "  -q, --quick        short slices, one round: does it work at all\n"
+	      "      --cpus C,S     processors of client and server [the first two]\n"
+	      "      --kvmd PATH    the daemon [beside kvbench, else from PATH]\n"
+	      "  -v, --verbose      say on standard error what is being done\n"
+	      "  -h, --help         this text\n"
+	      "  -V, --version      which kvbench this is\n"
+	      "Goals that are missed are shown and do not change the exit status:\n"
+	      "0 measured, 1 could not measure, 2 usage.\n", f);
+}
+
+static int bad_usage(const char *fmt, ...) __printf(1, 2);
+static int bad_usage(const char *fmt, ...)
+{
+	va_list ap;
+
+	fputs("kvbench: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputs("\nTry 'kvbench --help'.\n", stderr);
+	return KVB_USAGE;
+}
+
+enum { OPT_CPUS = 256, OPT_KVMD };
+
+static const struct option options[] = {
+	{ "rounds", required_argument, NULL, 'r' },
+	{ "blocks", required_argument, NULL, 'b' },
+	{ "json", no_argument, NULL, 'j' },
+	{ "quick", no_argument, NULL, 'q' },
+	{ "cpus", required_argument, NULL, OPT_CPUS },
+	{ "kvmd", required_argument, NULL, OPT_KVMD },
+	{ "verbose", no_argument, NULL, 'v' },
+	{ "help", no_argument, NULL, 'h' },
+	{ "version", no_argument, NULL, 'V' },
+	{ NULL, 0, NULL, 0 },
+};
+
+static void go_quick(void)
+{
+	bench.quick = true;
+	bench.rounds = 1;
+	bench.slice_ns = 1000000;
+	bench.wake_ns = 5000000;
+	bench.idle_ns = 1000000000;
+	bench.big_blocks = 1 << 16;
+}
+
+static int parse_part(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
+		if (!strcmp(name, parts[i].name)) {
+			bench.parts |= parts[i].parts;
+			return 0;
+		}
+	if (!strcmp(name, "all")) {
+		bench.parts |= ALL_PARTS;
+		return 0;
+	}
+	return bad_usage("no part '%s'", name);
+}
+
+/* -1: go on; else the exit status. */
+static int parse_options(int argc, char **argv, const char **ret_cpus)
+{
+	uint64_t rounds = 0, blocks = 0;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "r:b:jqvhV", options, NULL)) != -1) {
+		switch (c) {
+		case 'r':
+			if (conf_parse_u64(optarg, &rounds) || !rounds || rounds > 1000)
+				return bad_usage("--rounds: '%s' is not a number from 1 to 1000",
+						 optarg);
+			break;
+		case 'b':
+			if (conf_parse_bytes(optarg, &blocks) || blocks < 4096 || blocks > 1u << 30)
+				return bad_usage("--blocks: '%s' is not a number from 4096 to 1G",
+						 optarg);
+			break;
+		case 'j':
+			bench.json = true;
+			break;
+		case 'q':
+			go_quick();
+			break;
+		case 'v':
+			bench.verbose = true;
+			break;
+		case OPT_CPUS:
+			*ret_cpus = optarg;
+			break;
+		case OPT_KVMD:
+			bench.kvmd = optarg;
+			break;
+		case 'h':
+			usage(stdout);
+			return 0;
+		case 'V':
+			puts("kvbench " KVMD_VERSION);
+			return 0;
+		default:
+			fputs("Try 'kvbench --help'.\n", stderr);
+			return KVB_USAGE;
+		}
+	}
+	for (; optind < argc; optind++) {
+		c = parse_part(argv[optind]);
+		if (c)
+			return c;
+	}
+	if (!bench.parts)
+		bench.parts = ALL_PARTS;
+	if (bench.parts == PART_BIG && !bench.quick)
+		bench.big_blocks = 16 << 20;
+	if (blocks)
+		bench.big_blocks = blocks;
+	if (rounds)
+		bench.rounds = (unsigned)rounds;
+	return -1;
+}
+
+/* @name beside this program, else as it is: execvp() looks in PATH. */
+static const char *beside(const char *name)
+{
+	static char buf[2][PATH_MAX + 32];
+	static int n;
+	char exe[PATH_MAX];
+	char *path = buf[n++ % 2], *slash;
+	ssize_t len = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+
+	if (len <= 0)
+		return name;
+	exe[len] = 0;
+	slash = strrchr(exe, '/');
+	if (!slash)
+		return name;
+	*slash = 0;
+	snprintf(path, sizeof(buf[0]), "%s/%s", exe, name);
+	return access(path, X_OK) ? name : path;
+}
+
+static void make_dir(void)
+{
+	const char *tmp = getenv("TMPDIR");
+
+	/* A socket's path has 108 bytes. */
+	if (!tmp || strlen(tmp) > 40)
+		tmp = "/tmp";
+	snprintf(bench.dir, sizeof(bench.dir), "%s/kvbench.XXXXXX", tmp);
+	if (!mkdtemp(bench.dir)) {
+		bench.dir[0] = 0;
+		die("no directory in %s: %s", tmp, strerror(errno));
+	}
+}
+
+/* -------------------------------------------------------------- the session */
+
+static void each_part(int which)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
+		void (*fn)(void) = which == 0 ? parts[i].setup : which == 1 ? parts[i].round :
+				   parts[i].end;
+
+		if (interrupted)
+			die("interrupted");
+		if (!fn || !(bench.parts & parts[i].parts))
+			continue;
+		if (bench.verbose)
+			note("%s %s", parts[i].name, which == 0 ? "set up" : which == 1 ? "round" :
+			     "end");
+		fn();
+	}
+}
+
+int main(int argc, char **argv)
+{
+	struct sigaction sa = { .sa_handler = on_signal };
+	unsigned put_off = 0, noisy = 0;
+	const char *cpus = NULL;
+	double calib, worst = 0;
+	bool tty;
+	int rc;
+
+	main_pid = getpid();
+	rc = parse_options(argc, argv, &cpus);
+	if (rc >= 0)
+		return rc;
+	tty = isatty(STDERR_FILENO);
+	atexit(clean_up);
+	sigaction(SIGINT, &sa, NULL);
+	sigaction(SIGTERM, &sa, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	if (!bench.kvmd)
+		bench.kvmd = beside(KVMD_DAEMON_NAME);
+	bench.kvctl = beside(KVMD_KVCTL_NAME);
+	make_dir();
+	cpus_init(cpus);
+	timing_init();
+	each_part(0);
+	for (unsigned r = 0; r < bench.rounds; r++) {
+		calib = calib_worst(bench.quick);
+		while (calib > CALIB_LIMIT && put_off < bench.rounds && !interrupted) {
+			put_off++;
+			usleep(100000);
+			calib = calib_worst(bench.quick);
+		}
+		noisy += calib > CALIB_LIMIT;
+		worst = calib > worst ? calib : worst;
+		if (tty)
+			fprintf(stderr, "\rround %u of %u ", r + 1, bench.rounds);
+		echo_rtt_ns = 0;
+		each_part(1);
+	}
+	if (tty)
+		fputs("\r\033[K", stderr);
+	each_part(2);
+	if (bench.json) {
+		if (rows_print_json(worst, put_off, noisy))
+			die("no memory");
+	} else {
+		printf("kvbench %s: %u rounds, %s; %u put off, %u noisy all the same "
+		       "(slowest slice %.2f of the median)\n", KVMD_VERSION, bench.rounds,
+		       cpus_text(), put_off, noisy, worst);
+		rows_print_text();
+	}
+	if (fflush(stdout) || ferror(stdout))
+		die("standard output: %s", strerror(errno));
+	return 0;
+}

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ring.c - part "ring": NOPs through our rings beside a bare echo.
+ */
+#include "tools/kvbench/floor.h"
+
+#define BUSY_BLOCKS	32768u
+#define BUSY_SEQS	64u
+
+struct kvmd_proc busy;
+struct kvc *busy_client;
+double echo_rtt_ns;
+
+void busy_start(void)
+{
+	const struct kvmd_opts o = { "busy", BUSY_BLOCKS, "1s" };
+
+	if (busy.pid)
+		return;
+	kvmd_start(&busy, &o);
+	busy_client = client_open(&busy, BUSY_BLOCKS, BUSY_SEQS);
+	kvmd_pause(&busy);
+}
+
+/* ------------------------------------------------------------------ slices */
+
+static double slice_echo(void *ctx)
+{
+	double ns;
+
+	(void)ctx;
+	floor_mode(FLOOR_ECHO, 1);
+	ns = floor_echo(1, 1);
+	floor_mode(FLOOR_PARK, 0);
+	return ns;
+}
+
+static double slice_phase(void *ctx)
+{
+	double ns;
+
+	(void)ctx;
+	floor_mode(FLOOR_PHASE, 1);
+	ns = floor_phase(1, 1);
+	floor_mode(FLOOR_PARK, 0);
+	return ns;
+}
+
+double nop_rtt(void *ctx)
+{
+	uint64_t start, end, now = 0;
+	uint32_t nr = 0;
+
+	(void)ctx;
+	kvmd_go(&busy);
+	client_warm(busy_client);
+	start = time_ns();
+	end = start + bench.slice_ns;
+	while (now < end) {
+		kvc_prep_nop(kvc_get_sqe(busy_client));
+		client_wait(busy_client, NULL);
+		if (floor_look(++nr))
+			now = time_ns();
+	}
+	now = time_ns();
+	kvmd_pause(&busy);
+	return (double)(now - start) / nr;
+}
+
+/* As floor_echo(): up to @depth on their way, submitted up to @batch at a time. */
+static double nop_rate(uint32_t batch, uint32_t depth)
+{
+	struct kvc *k = busy_client;
+	uint64_t start, end, now = 0;
+	uint32_t sent = 0, got = 0;
+	struct kvmd_cqe c[256];
+	int n;
+
+	kvmd_go(&busy);
+	client_warm(k);
+	start = time_ns();
+	end = start + bench.slice_ns;
+	for (uint32_t i = 1; now < end || got != sent; i++) {
+		uint32_t nr = now < end ? min(depth - (sent - got), batch) : 0, w = 0;
+
+		for (uint32_t x = 0; x < nr; x++) {
+			struct kvmd_sqe *e = kvc_get_sqe(k);
+
+			kvc_prep_nop(e);
+			e->user_data = sent + x;
+		}
+		sent += nr;
+		if (kvc_submit(k) < 0)
+			die("the session ended");
+		do {
+			n = kvc_reap(k, c, ARRAY_SIZE(c));
+			if (n < 0)
+				die("the session ended");
+			if (!n)
+				spin(&w);
+			got += (uint32_t)n;
+		} while (!n && (sent - got == depth || now >= end));
+		if (floor_look(i))
+			now = time_ns();
+	}
+	now = time_ns();
+	kvmd_pause(&busy);
+	return (double)(now - start) / sent;
+}
+
+static double slice_echo32(void *ctx)
+{
+	double ns;
+
+	(void)ctx;
+	floor_mode(FLOOR_ECHO, 32);
+	ns = floor_echo(32, 256);
+	floor_mode(FLOOR_PARK, 0);
+	return ns;
+}
+
+static double slice_nop32(void *ctx)
+{
+	(void)ctx;
+	return nop_rate(32, 256);
+}
+
+static double slice_echo_pipe(void *ctx)
+{
+	double ns;
+
+	(void)ctx;
+	floor_mode(FLOOR_ECHO, 1);
+	ns = floor_echo(1, 32);
+	floor_mode(FLOOR_PARK, 0);
+	return ns;
+}
+
+static double slice_phase_pipe(void *ctx)
+{
+	double ns;
+
+	(void)ctx;
+	floor_mode(FLOOR_PHASE, 1);
+	ns = floor_phase(1, 32);
+	floor_mode(FLOOR_PARK, 0);
+	return ns;
+}
+
+static double slice_nop_pipe(void *ctx)
+{
+	(void)ctx;
+	return nop_rate(1, 32);
+}
+
+double echo_measure(void)
+{
+	struct turn t = { slice_echo, NULL, 0 };
+
+	floor_start();
+	take_turns(&t, 1);
+	echo_rtt_ns = t.ret;
+	return echo_rtt_ns;
+}
+
+/* --------------------------------------------------------------- the part */
+
+void ring_setup(void)
+{
+	floor_start();
+	busy_start();
+}
+
+void ring_round(void)
+{
+	struct turn one[] = { { slice_echo, NULL, 0 }, { nop_rtt, NULL, 0 },
+			      { slice_phase, NULL, 0 } };
+	struct turn bulk[] = { { slice_echo32, NULL, 0 }, { slice_nop32, NULL, 0 } };
+	struct turn pipe[] = { { slice_echo_pipe, NULL, 0 }, { slice_nop_pipe, NULL, 0 },
+			       { slice_phase_pipe, NULL, 0 } };
+
+	take_turns(one, ARRAY_SIZE(one));
+	echo_rtt_ns = one[0].ret;
+	row_add(ROW_NOP, one[0].ret, one[1].ret);
+	row_add(ROW_PHASE, one[2].ret, one[1].ret);
+	take_turns(bulk, ARRAY_SIZE(bulk));
+	row_add(ROW_BATCH, 1e3 / bulk[0].ret, 1e3 / bulk[1].ret);
+	take_turns(pipe, ARRAY_SIZE(pipe));
+	row_add(ROW_PIPE, 1e3 / (pipe[0].ret < pipe[2].ret ? pipe[0].ret : pipe[2].ret),
+		1e3 / pipe[1].ret);
+}
+
+void ring_end(void)
+{
+}
+
+void bench_key(uint64_t i, uint8_t *ret_key)
+{
+	for (uint64_t w = 0; w < 4; w++) {
+		uint64_t x = i * 4 + w + 0x9e3779b97f4a7c15ull * (w + 1);
+
+		/* splitmix64's finaliser */
+		x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
+		x = (x ^ x >> 27) * 0x94d049bb133111ebull;
+		x ^= x >> 31;
+		memcpy(ret_key + w * 8, &x, 8);
+	}
+}

@@ -1,0 +1,394 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * rows.c - what is measured, in one table, and how it is shown.
+ *
+ * A row has up to three columns: the floor (or what stands beside it), ours,
+ * and the ratio of the two, each a value per round. The table names the JSON
+ * key of each column that has one, the goal, and what the goal is about.
+ */
+#include <stdlib.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "kvmd/lib/json.h"
+#include "tools/kvbench/kvbench.h"
+
+#define MAX_ROUNDS	1000
+#define KEY_BYTES	64
+
+enum goal {
+	GOAL_NONE,
+	GOAL_RATIO_MAX,		/* ratio at most must / aim */
+	GOAL_RATIO_MIN,		/* ratio at least */
+	GOAL_OURS_MAX,		/* our figure at most */
+};
+
+struct row_def {
+	enum part part;
+	const char *what;
+	const char *unit;	/* "ns", "M/s", ... */
+	const char *floor;	/* what the floor is; NULL: none */
+	const char *floor_key, *ours_key, *ratio_key;	/* JSON; NULL: not there */
+	enum goal goal;
+	double must, aim;	/* aim 0: as must */
+	bool inverse;		/* ratio = floor / ours */
+};
+
+static const struct row_def defs[NR_ROW] = {
+	[ROW_NOP] = { PART_RING, "NOP round trip", "ns", "bare ring echo",
+		"echo_rtt_ns", "nop_rtt_ns", "nop_rtt_over_echo", GOAL_RATIO_MAX, 1.5, 1.15, false },
+	[ROW_PHASE] = { PART_RING, "NOP round trip", "ns", "echo, sequence in the entry",
+		"phase_rtt_ns", NULL, "nop_rtt_over_phase", GOAL_NONE, 0, 0, false },
+	[ROW_BATCH] = { PART_RING, "NOPs, batch 32, depth 256", "M/s", "bare ring echo, the same",
+		"echo32_mops_per_s", "batch32_mops_per_s", "batch32_over_echo",
+		GOAL_RATIO_MIN, 0.35, 0.60, false },
+	[ROW_PIPE] = { PART_RING, "NOPs one by one, depth 32", "M/s", "better of the two echoes",
+		"echo_pipe_mops_per_s", "pipe_mops_per_s", "pipe_over_echo",
+		GOAL_RATIO_MIN, 0.60, 1.0, false },
+	[ROW_OPEN100] = { PART_OPS, "open, 100 blocks hit", "ns", "echo + bare arrays",
+		"open100_floor_ns", "open100_ns", "open100_over_floor",
+		GOAL_RATIO_MAX, 2.0, 1.4, false },
+	[ROW_OPEN1000] = { PART_OPS, "open, 1000 blocks hit", "ns", "echo + bare arrays",
+		"open1000_floor_ns", "open1000_ns", "open1000_over_floor",
+		GOAL_RATIO_MAX, 2.0, 1.4, false },
+	[ROW_MISS100] = { PART_OPS, "open, 99 hit, the last misses", "ns", "echo + bare arrays",
+		"open_miss_floor_ns", "open_miss_ns", "open_miss_over_floor",
+		GOAL_NONE, 0, 0, false },
+	[ROW_CLOSE100] = { PART_OPS, "close, 100 blocks", "ns", "echo + bare arrays",
+		"close100_floor_ns", "close100_ns", "close100_over_floor",
+		GOAL_NONE, 0, 0, false },
+	[ROW_LOOKUP100] = { PART_OPS, "lookup, 100 blocks, no lease", "ns", "echo + bare arrays",
+		"lookup100_floor_ns", "lookup100_ns", "lookup100_over_floor",
+		GOAL_NONE, 0, 0, false },
+	[ROW_ALLOC1] = { PART_OPS, "extend by 1 block", "ns", "echo + bare arrays",
+		"alloc1_floor_ns", "alloc1_ns", "alloc1_over_floor", GOAL_NONE, 0, 0, false },
+	[ROW_ALLOC256] = { PART_OPS, "extend by 256 blocks", "ns", "echo + bare arrays",
+		"alloc256_floor_ns", "alloc256_ns", "alloc256_over_floor",
+		GOAL_RATIO_MAX, 2.0, 1.4, false },
+	[ROW_PUBLISH100] = { PART_OPS, "publish 100 blocks", "ns", "echo + bare arrays",
+		"publish100_floor_ns", "publish100_ns", "publish100_over_floor",
+		GOAL_RATIO_MAX, 2.0, 1.4, false },
+	[ROW_OPEN_SYNC] = { PART_OPS, "kvc_seq_open(), 100 blocks", "ns", "the row above, keys ready",
+		NULL, "open100_sync_ns", NULL, GOAL_NONE, 0, 0, false },
+	[ROW_WAKE20] = { PART_WAKE, "wake, 20 us apart, p50", "ns", "futex doorbell",
+		"futex_wake20_ns", "wake20_ns", "wake20_over_futex", GOAL_NONE, 0, 0, false },
+	[ROW_WAKE100] = { PART_WAKE, "wake, 100 us apart, p50", "ns", "futex doorbell",
+		"futex_wake100_ns", "wake100_ns", "wake100_over_futex", GOAL_NONE, 0, 0, false },
+	[ROW_WAKE] = { PART_WAKE, "wake, mean of the two", "ns", "futex doorbell",
+		NULL, NULL, "wake_over_futex", GOAL_RATIO_MAX, 1.25, 0, false },
+	[ROW_ADAPT] = { PART_WAKE, "NOP, 10 us apart, adaptive, p50", "ns", "doorbell never asleep",
+		"awake_rtt_ns", "adaptive_rtt_ns", "adaptive_rtt_over_awake",
+		GOAL_RATIO_MAX, 1.3, 0, false },
+	[ROW_ADAPT_CPU] = { PART_WAKE, "server CPU, 1 ms apart, adaptive", "ns per request",
+		"futex doorbell, no spin", "futex_cpu_ns", "adaptive_cpu_ns",
+		"adaptive_cpu_over_futex", GOAL_RATIO_MAX, 2.0, 0, false },
+	[ROW_SEND] = { PART_WAKE, "send to an awake daemon, p50", "ns", "doorbell send",
+		"doorbell_send_ns", "send_ns", "send_over_doorbell", GOAL_RATIO_MAX, 1.5, 0, false },
+	[ROW_SYSCALLS] = { PART_WAKE, "system calls of 1000 sends", "calls", NULL,
+		NULL, "send_syscalls", NULL, GOAL_OURS_MAX, 0, 0, false },
+	[ROW_WAIT_SYSCALLS] = { PART_WAKE, "... and of their waits", "calls", NULL,
+		NULL, "wait_syscalls", NULL, GOAL_NONE, 0, 0, false },
+	[ROW_IDLE] = { PART_IDLE, "8 idle clients: CPU of 10 s", "ticks", NULL,
+		NULL, "idle_cpu_ticks_10s", NULL, GOAL_OURS_MAX, 1, 0, false },
+	[ROW_IDLE_WAKEUPS] = { PART_IDLE, "8 idle clients: wake-ups", "per s", NULL,
+		NULL, "idle_wakeups_per_s", NULL, GOAL_OURS_MAX, 10, 0, false },
+	[ROW_UNIX] = { PART_PEERS, "NOP beside a Unix socket", "ns", "SEQPACKET round trip",
+		"unix_rtt_ns", NULL, "unix_over_nop", GOAL_NONE, 0, 0, true },
+	[ROW_ZMQ] = { PART_PEERS, "NOP beside ZeroMQ", "ns", "REQ/REP over ipc://",
+		"zmq_rtt_ns", NULL, "zmq_over_nop", GOAL_RATIO_MIN, 40, 0, true },
+	[ROW_HASH] = { PART_HASH, "key of a block of 16 tokens", "ns", "SHA-256 of 96 bytes",
+		"sha256_ns", "hash_ns", "hash_over_sha256", GOAL_RATIO_MAX, 1.2, 0, false },
+	[ROW_HASH_PY] = { PART_HASH, "key of a block of 16 tokens", "ns", "Python sha256(pickle)",
+		"python_hash_ns", NULL, "python_over_hash", GOAL_RATIO_MIN, 15, 0, true },
+	[ROW_EXTEND_CHAIN] = { PART_HASH, "100 known blocks, 1 new: keys", "ns", "keys of 101 blocks",
+		"chain101_ns", "chain_extend_ns", "chain_extend_speedup", GOAL_NONE, 0, 0, true },
+	[ROW_META] = { PART_BIG, "metadata of a block", "bytes", NULL,
+		NULL, "metadata_bytes_per_block", NULL, GOAL_OURS_MAX, 128, 0, false },
+	[ROW_RSS] = { PART_BIG, "memory of a block, ghosts and all", "bytes", NULL,
+		NULL, "rss_bytes_per_block", NULL, GOAL_NONE, 0, 0, false },
+	[ROW_START] = { PART_BIG, "start of that pool", "ms", NULL,
+		NULL, "start_ms", NULL, GOAL_OURS_MAX, 2000, 0, false },
+	[ROW_COLD] = { PART_BIG, "lookup 100 cold blocks", "ns", "echo + cold arrays",
+		"cold_lookup_floor_ns", "cold_lookup_ns", "cold_lookup_over_floor",
+		GOAL_RATIO_MAX, 2.0, 0, false },
+};
+
+static const struct {
+	enum part part;
+	const char *name;
+} sections[] = {
+	{ PART_RING, "rings" }, { PART_OPS, "operations" }, { PART_WAKE, "waking and sending" },
+	{ PART_IDLE, "idle" }, { PART_PEERS, "beside others" }, { PART_HASH, "keys" },
+	{ PART_BIG, "a large pool" },
+};
+
+enum { COL_FLOOR, COL_OURS, COL_RATIO, NR_COL };
+
+static struct row {
+	double *v[NR_COL];	/* per round */
+	unsigned nr;
+	const char *skipped;
+} rows[NR_ROW];
+
+static int cmp_double(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+double median(double *v, unsigned n)
+{
+	qsort(v, n, sizeof(*v), cmp_double);
+	return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
+}
+
+void take_turns(struct turn *t, unsigned nr)
+{
+	double v[8][NR_SLICES];
+
+	for (unsigned s = 0; s < NR_SLICES; s++)
+		for (unsigned i = 0; i < nr; i++)
+			v[i][s] = t[i].fn(t[i].ctx);
+	for (unsigned i = 0; i < nr; i++)
+		t[i].ret = median(v[i], NR_SLICES);
+}
+
+void row_add(enum row_id r, double floor, double ours)
+{
+	struct row *w = &rows[r];
+
+	for (int c = 0; c < NR_COL && !w->v[c]; c++) {
+		w->v[c] = (double *)calloc(MAX_ROUNDS, sizeof(double));
+		if (!w->v[c])
+			die("no memory");
+	}
+	if (w->nr == MAX_ROUNDS)
+		return;
+	w->v[COL_FLOOR][w->nr] = floor;
+	w->v[COL_OURS][w->nr] = ours;
+	w->v[COL_RATIO][w->nr++] = defs[r].inverse ? floor / ours : ours / floor;
+}
+
+void rows_skip(enum row_id r, const char *why)
+{
+	rows[r].skipped = why;
+}
+
+/* Median, least and most of one column. */
+static void spread(enum row_id r, int col, double ret[3])
+{
+	unsigned n = rows[r].nr;
+	double v[MAX_ROUNDS];
+
+	memcpy(v, rows[r].v[col], n * sizeof(*v));
+	ret[0] = median(v, n);
+	ret[1] = v[0];
+	ret[2] = v[n - 1];
+}
+
+static double judged(enum row_id r)
+{
+	double s[3];
+
+	spread(r, defs[r].goal == GOAL_OURS_MAX ? COL_OURS : COL_RATIO, s);
+	return s[0];
+}
+
+/* "holds", "must holds", "missed" */
+static const char *verdict(enum row_id r)
+{
+	const struct row_def *d = &defs[r];
+	double v = judged(r), aim = d->aim > 0 ? d->aim : d->must;
+	bool least = d->goal == GOAL_RATIO_MIN;
+
+	if (least ? v < d->must : v > d->must)
+		return "missed";
+	return (least ? v >= aim : v <= aim) ? "holds" : "must holds, aim missed";
+}
+
+/* ---------------------------------------------------------------- text */
+
+static void format_value(char *buf, size_t n, const double s[3], const char *unit)
+{
+	bool ns = !strncmp(unit, "ns", 2);
+
+	if (ns && s[0] >= 100)
+		snprintf(buf, n, "%.0f (%.0f - %.0f)", s[0], s[1], s[2]);
+	else if (ns)
+		snprintf(buf, n, "%.1f (%.1f - %.1f)", s[0], s[1], s[2]);
+	else if (!strcmp(unit, "M/s") || !strcmp(unit, "x"))
+		snprintf(buf, n, "%.2f (%.2f - %.2f)", s[0], s[1], s[2]);
+	else
+		snprintf(buf, n, "%.4g (%.4g - %.4g)", s[0], s[1], s[2]);
+}
+
+static void format_goal(char *buf, size_t n, const struct row_def *d)
+{
+	const char *op = d->goal == GOAL_RATIO_MIN ? ">=" : "<=";
+
+	if (d->goal == GOAL_NONE)
+		buf[0] = 0;
+	else if (d->aim > 0)
+		snprintf(buf, n, "%s %g (aim %g)", op, d->must, d->aim);
+	else
+		snprintf(buf, n, "%s %g", op, d->must);
+}
+
+static void print_row(enum row_id r)
+{
+	const struct row_def *d = &defs[r];
+	char f[64] = "", o[64], q[64] = "", g[48], what[64];
+	double s[3];
+
+	snprintf(what, sizeof(what), "%s, %s", d->what, d->unit);
+	if (!rows[r].nr) {
+		if (rows[r].skipped)
+			printf("  %-44s not measured: %s\n", what, rows[r].skipped);
+		return;
+	}
+	spread(r, COL_OURS, s);
+	format_value(o, sizeof(o), s, d->unit);
+	if (d->floor) {
+		spread(r, COL_FLOOR, s);
+		format_value(f, sizeof(f), s, d->unit);
+		spread(r, COL_RATIO, s);
+		format_value(q, sizeof(q), s, "x");
+	}
+	format_goal(g, sizeof(g), d);
+	printf("  %-44s %-24s %-24s %-24s %s%s%s\n", what, f, o, q, g, g[0] ? ": " : "",
+	       g[0] ? verdict(r) : "");
+	if (d->floor)
+		printf("    beside: %s\n", d->floor);
+}
+
+void rows_print_text(void)
+{
+	printf("  %-44s %-24s %-24s %-24s %s\n", "median (least - most of the rounds)", "floor",
+	       "ours", "ratio", "goal");
+	for (size_t i = 0; i < ARRAY_SIZE(sections); i++) {
+		if (!(bench.parts & sections[i].part))
+			continue;
+		printf("%s\n", sections[i].name);
+		for (int r = 0; r < NR_ROW; r++)
+			if (defs[r].part == sections[i].part)
+				print_row((enum row_id)r);
+	}
+}
+
+/* ---------------------------------------------------------------- JSON */
+
+static void json_spread(struct json *j, const char *key, const double s[3])
+{
+	static const char *const suffix[3] = { "", "_min", "_max" };
+	char k[KEY_BYTES];
+
+	for (int i = 0; i < 3; i++) {
+		snprintf(k, sizeof(k), "%s%s", key, suffix[i]);
+		json_f64(j, k, s[i]);
+	}
+}
+
+static void json_col(struct json *j, const char *name, enum row_id r, int col)
+{
+	double s[3];
+
+	spread(r, col, s);
+	json_obj(j, name);
+	json_f64(j, "median", s[0]);
+	json_f64(j, "min", s[1]);
+	json_f64(j, "max", s[2]);
+	json_arr(j, "rounds");
+	for (unsigned i = 0; i < rows[r].nr; i++)
+		json_f64(j, NULL, rows[r].v[col][i]);
+	json_arr_end(j);
+	json_obj_end(j);
+}
+
+static void json_row(struct json *j, enum row_id r)
+{
+	const struct row_def *d = &defs[r];
+
+	json_obj(j, NULL);
+	json_str(j, "what", d->what);
+	json_str(j, "unit", d->unit);
+	json_str(j, "beside", d->floor);
+	if (!rows[r].nr) {
+		json_str(j, "not_measured", rows[r].skipped);
+		json_obj_end(j);
+		return;
+	}
+	json_col(j, "ours", r, COL_OURS);
+	if (d->floor) {
+		json_col(j, "floor", r, COL_FLOOR);
+		json_col(j, "ratio", r, COL_RATIO);
+	}
+	if (d->goal != GOAL_NONE) {
+		json_str(j, "goal", d->goal == GOAL_RATIO_MIN ? "at_least" : "at_most");
+		json_str(j, "goal_of", d->goal == GOAL_OURS_MAX ? "ours" : "ratio");
+		json_f64(j, "must", d->must);
+		json_f64(j, "aim", d->aim > 0 ? d->aim : d->must);
+		json_str(j, "verdict", verdict(r));
+	}
+	json_obj_end(j);
+}
+
+/* A row's keys at the top of the document. */
+static void json_keys(struct json *j, enum row_id r)
+{
+	const char *const key[NR_COL] = { defs[r].floor_key, defs[r].ours_key, defs[r].ratio_key };
+	double s[3];
+
+	for (int c = 0; c < NR_COL; c++) {
+		if (!key[c] || (!rows[r].nr && !rows[r].skipped))
+			continue;
+		if (!rows[r].nr) {
+			json_null(j, key[c]);
+			continue;
+		}
+		spread(r, c, s);
+		json_spread(j, key[c], s);
+		if (!strcmp(key[c], "batch32_mops_per_s")) {
+			for (int i = 0; i < 3; i++)
+				s[i] *= 1e6;
+			json_spread(j, "batch32_ops_per_s", s);
+		}
+	}
+}
+
+int rows_print_json(double calib, unsigned dropped, unsigned noisy)
+{
+	struct utsname u;
+	struct json j;
+	int err;
+
+	json_init(&j);
+	json_obj(&j, NULL);
+	json_u64(&j, "schema", 1);
+	json_str(&j, "version", KVMD_VERSION);
+	uname(&u);
+	json_str(&j, "kernel", u.release);
+	json_i64(&j, "processors", sysconf(_SC_NPROCESSORS_ONLN));
+	json_str(&j, "pinned", cpus_text());
+	json_bool(&j, "quick", bench.quick);
+	json_u64(&j, "rounds", bench.rounds);
+	json_u64(&j, "rounds_put_off", dropped);
+	json_u64(&j, "rounds_noisy", noisy);
+	json_f64(&j, "calib_worst_over_median", calib);
+	json_f64(&j, "idle_s", (double)bench.idle_ns / 1e9);
+	json_u64(&j, "big_blocks", bench.big_blocks);
+	for (int r = 0; r < NR_ROW; r++)
+		if (bench.parts & defs[r].part)
+			json_keys(&j, (enum row_id)r);
+	json_arr(&j, "rows");
+	for (int r = 0; r < NR_ROW; r++)
+		if (bench.parts & defs[r].part)
+			json_row(&j, (enum row_id)r);
+	json_arr_end(&j);
+	json_obj_end(&j);
+	err = j.err;
+	if (!err)
+		puts(j.buf);
+	json_exit(&j);
+	return err;
+}

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * kvctl.h - the operator's tool: one table of nouns and verbs, one file per noun.
+ *
+ * A verb asks the daemon one question over the admin socket (client.c), gets one
+ * JSON document and shows it: as it is with -j, else as a table or a record
+ * (table.c). The table of verbs feeds dispatch, help and completion, and through
+ * `help --list` the check of the manual.
+ */
+#ifndef KVCTL_KVCTL_H
+#define KVCTL_KVCTL_H
+
+#include <json-c/json.h>
+#include <stdio.h>
+
+#include "kvmd/lib/base.h"
+
+#ifndef KVMD_KVCTL_NAME
+#define KVMD_KVCTL_NAME "kvctl"
+#endif
+
+/* Exit statuses; a verb returns one. */
+enum ctl_exit {
+	CTL_OK,
+	CTL_REFUSED,		/* the daemon said no, or an error on this side */
+	CTL_USAGE,
+	CTL_NO_DAEMON,
+	CTL_PERMISSION,
+	CTL_TIMEOUT,
+};
+
+/* Options of single verbs, by the letter in ctl_verb.opts; most are long only. */
+enum ctl_opt {
+	OPT_COLS = 'o', OPT_NO_HEADER = 'n', OPT_BYTES = 'b', OPT_SKIP = 'y',
+	OPT_SPACE = 'S', OPT_GROUP = 'G', OPT_STATE = 'T', OPT_LIMIT = 'L', OPT_OFFSET = 'F',
+	OPT_SESSION = 'E', OPT_EPOCH = 'P', OPT_ALL = 'A', OPT_PROM = 'M', OPT_KEY = 'K',
+	OPT_OUTPUT = 'O', OPT_COUNT = 'C', OPT_BUFFER = 'B', OPT_LIST = 'I',
+};
+
+struct ctl {
+	const char *socket;		/* path, "@name": abstract */
+	uint64_t timeout_ms;
+	bool json;
+	bool no_header, bytes, skip_first, all, prom, list;
+	const char *cols;		/* -o; NULL: the default ones */
+	/* Values of options as given; NULL: not given. */
+	const char *space, *group, *state, *limit, *offset, *session, *epoch, *key;
+	const char *output, *count, *buffer;
+	const struct ctl_verb *verb;	/* being run */
+};
+
+struct ctl_verb {
+	const char *verb;
+	const char *args;		/* for the usage line; "": none */
+	int min_args, max_args;
+	const char *opts;		/* letters of enum ctl_opt it takes */
+	const char *help;		/* one line */
+	int (*run)(struct ctl *k, int argc, char **argv);	/* enum ctl_exit */
+};
+
+/* The first verb is what the noun alone does. */
+struct ctl_noun {
+	const char *noun, *help;
+	const struct ctl_verb *verbs;	/* verb NULL: end */
+};
+
+extern const struct ctl_noun ctl_nouns[];	/* noun NULL: end */
+extern const struct ctl_verb ctl_status_verbs[], ctl_stat_verbs[], ctl_space_verbs[],
+	ctl_client_verbs[], ctl_seq_verbs[], ctl_block_verbs[], ctl_tenant_verbs[],
+	ctl_dev_verbs[], ctl_slab_verbs[], ctl_drain_verbs[], ctl_conf_verbs[],
+	ctl_explain_verbs[], ctl_pressure_verbs[], ctl_trace_verbs[], ctl_fault_verbs[],
+	ctl_check_verbs[], ctl_log_verbs[], ctl_completion_verbs[], ctl_help_verbs[],
+	ctl_version_verbs[];
+
+/* ----------------------------------------------------------- dispatch.c */
+
+struct ctl_option {
+	int letter;			/* enum ctl_opt, or a global one's */
+	const char *name, *arg, *help;	/* arg NULL: takes none */
+	bool is_short;			/* -letter works too */
+	bool global;
+};
+extern const struct ctl_option ctl_options[];	/* name NULL: end */
+
+/* Whole command line; the exit status. */
+int ctl_main(int argc, char **argv);
+const struct ctl_noun *ctl_noun_find(const char *noun);	/* NULL: no such */
+/* "kvctl: message" on stderr; returns @ret. */
+int ctl_fail(int ret, const char *fmt, ...) __printf(2, 3);
+int ctl_usage(const char *fmt, ...) __printf(1, 2);	/* same, CTL_USAGE and a hint */
+
+/* ------------------------------------------------------------- client.c */
+
+/* Connected and the request sent: CTL_OK and the socket, or why not (said). */
+int ctl_send(struct ctl *k, const char *noun, const char *verb, const char *const *kv,
+	     int *ret_fd);
+/*
+ * Ask: @kv is KEY, VALUE, ... NULL; pairs without a value are left out. The
+ * answer is the caller's (json_object_put()). A refusal is printed here.
+ */
+int ctl_ask(struct ctl *k, const char *noun, const char *verb, const char *const *kv,
+	    json_object **ret_doc);
+/* "error" of a document: its exit status, printed; CTL_OK: there is none. */
+int ctl_doc_error(struct ctl *k, json_object *doc);
+
+/* -------------------------------------------------------------- table.c */
+
+enum ctl_type {
+	CTL_STR, CTL_NUM, CTL_BYTES, CTL_MS, CTL_BOOL, CTL_LIST,
+};
+
+struct ctl_col {
+	const char *name;		/* for -o; printed in capitals */
+	const char *key;		/* of the row object; NULL: fn */
+	enum ctl_type type;
+	bool shown;			/* without -o */
+	/* Fills @buf from the row; NULL: by key and type. */
+	void (*fn)(const struct ctl *k, json_object *row, char *buf, size_t n);
+};
+
+/* Rows of array @key of @doc as a table. */
+int ctl_table(struct ctl *k, json_object *doc, const char *key, const struct ctl_col *cols);
+/* One object as lines of NAME and value; all columns unless -o. */
+int ctl_record(struct ctl *k, json_object *row, const struct ctl_col *cols);
+void ctl_print_json(json_object *doc);
+/* Ask and show array @key: -j or a table. The usual list verb. */
+int ctl_list(struct ctl *k, const char *noun, const char *verb, const char *const *kv,
+	     const char *key, const struct ctl_col *cols);
+/* Says on stderr that a bounded listing goes on. */
+void ctl_note_next(json_object *doc);
+
+uint64_t ctl_u64(json_object *row, const char *key);	/* 0 if it is not there */
+const char *ctl_str(json_object *row, const char *key);	/* "" if it is not there */
+bool ctl_has(json_object *row, const char *key);	/* there and not null */
+json_object *ctl_get(json_object *row, const char *key);	/* NULL: not there */
+void ctl_fmt_bytes(const struct ctl *k, uint64_t v, char *buf, size_t n);
+void ctl_fmt_ms(uint64_t ms, char *buf, size_t n);
+
+#endif
