@@ -297,12 +297,25 @@ static void detach(struct kvc *k)
 	kvci_slabs_reset(k);
 }
 
+/* Nothing of the pool is mapped any more: the daemon need not wait for our end. */
+static void say_bye(struct kvc *k)
+{
+	struct kvmd_msg bye = { .type = KVMD_MSG_BYE, .bytes = sizeof(bye) };
+
+	if (k->sock < 0)
+		return;
+	kvci_slabs_reset(k);
+	(void)kvci_send(k->sock, &bye, sizeof(bye));
+}
+
 void kvc_destroy(struct kvc *k)
 {
 	if (!k)
 		return;
 	if (getpid() != k->pid)
-		forget_maps(k);
+		forget_maps(k);		/* a forked child: the session is its parent's */
+	else
+		say_bye(k);
 	detach(k);
 	kvci_windows_free(k);
 	if (k->steps)

@@ -43,6 +43,7 @@ void bug(const char *file, int line, const char *what) __attribute__((noreturn, 
 #define st_rlx(p, v)		__atomic_store_n((p), (v), __ATOMIC_RELAXED)
 #define st_rel(p, v)		__atomic_store_n((p), (v), __ATOMIC_RELEASE)
 #define smp_mb()		__atomic_thread_fence(__ATOMIC_SEQ_CST)
+#define barrier()		__asm__ __volatile__("" ::: "memory")	/* compiler only */
 
 #if defined(__x86_64__)
 #define cpu_relax()		__builtin_ia32_pause()

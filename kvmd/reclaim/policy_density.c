@@ -36,7 +36,6 @@
 #define REFRESH_REQS	4	/* requests per class refreshed */
 #define REFRESH_MAX	4u	/* classes refreshed at once */
 #define NR_RECENT	256	/* requests remembered for their inserts */
-#define REMEMBER_TICKS	(60 * POLICY_TICKS_PER_S)	/* a ghost may wait so long for insert() */
 #define HUB_USES	200	/* so often used: a template, not a turn */
 #define TURN_MAX	6
 #define TURN_SHIFT	5
@@ -63,9 +62,14 @@ BUILD_BUG_ON(NR_CLASS > HAZARD_CLASSES);
 #define NR_REGION	(NR_POLICY_RANK + 1)
 BUILD_BUG_ON(NR_REGION != REGIONS_NR);
 
+/* ghost.aux: the turn, and whether ghost() was called since it was evicted. */
+#define GHOST_TURN	0x07
+#define GHOST_TOLD	0x80
+
 /* What insert() needs of a request; found again by policy_req.aux. */
 struct recent {
 	uint32_t end;			/* block that holds the end of the prompt */
+	uint8_t tag_hit;
 	uint8_t turn;
 	uint8_t said;
 };
@@ -143,18 +147,18 @@ static unsigned length_of(uint32_t tokens)
 
 static uint8_t turn_of(const struct policy_req *r)
 {
-	unsigned turn;
+	int turn;
 
 	if (!r->nr_seen)
 		return 1;
-	turn = min(max((unsigned)r->seen_aux, 1u), (unsigned)TURN_MAX);
+	turn = min(max(r->seen_aux & GHOST_TURN, 1), TURN_MAX);
 	return (uint8_t)(r->seen_uses < HUB_USES && turn < TURN_MAX ? turn + 1 : turn);
 }
 
 /* @uses: leases taken by opens, this one too; the making of it was the first use. */
-static uint8_t known_class(const struct policy_req *r, unsigned uses)
+static uint8_t known_class(uint8_t tag_hit, unsigned uses)
 {
-	return (uint8_t)(r->tag_hit + (uses + 1 < 4 ? 0 : uses + 1 < 8 ? 1 : 2));
+	return (uint8_t)(tag_hit + (uses + 1 < 4 ? 0 : uses + 1 < 8 ? 1 : 2));
 }
 
 static void set_turn(struct block *b, unsigned turn)
@@ -168,6 +172,7 @@ static void density_request(struct policy *pol, struct policy_req *r)
 {
 	struct density *d = to_density(pol);
 	uint32_t block_tokens = pol->gp->geo.block_tokens;
+	uint32_t tokens = r->tokens ? r->tokens : r->nr_keys * block_tokens;
 	unsigned said = said_of(r), pace = pace_of(r), turn = turn_of(r);
 	struct recent *q;
 
@@ -177,10 +182,11 @@ static void density_request(struct policy *pol, struct policy_req *r)
 
 	r->tag_hit = (uint8_t)(CLASS_KNOWN + (said * NR_PACE + pace) * NR_USES);
 	r->tag_new = (uint8_t)(CLASS_NEW + ((said * 2 + (turn > 3)) * NR_PACE + pace) * NR_LENGTH +
-			       length_of(r->tokens));
+			       length_of(tokens));
 	r->aux = d->nr_recent;
 	q = &d->recent[d->nr_recent++];
-	q->end = block_tokens ? r->tokens / block_tokens : UINT32_MAX;
+	q->end = block_tokens ? tokens / block_tokens : UINT32_MAX;
+	q->tag_hit = r->tag_hit;
 	q->turn = (uint8_t)turn;
 	q->said = (uint8_t)said;
 }
@@ -195,7 +201,7 @@ static void density_hit(struct policy *pol, struct block *b, const struct policy
 
 	if (b->leases <= 1)
 		hazard_reused(d->hz, b->tag, b->last_use);
-	b->tag = known_class(r, b->uses);
+	b->tag = known_class(r->tag_hit, b->uses);
 	b->flags &= (uint8_t)~BLK_F_COLD;
 }
 
@@ -206,8 +212,9 @@ static void density_ghost(struct policy *pol, struct ghost *g, const struct poli
 	hazard_reused(d->hz, g->tag, g->when);
 	if (g->uses < UINT8_MAX)
 		g->uses++;
-	g->tag = known_class(r, g->uses);
+	g->tag = known_class(r->tag_hit, g->uses);
 	g->when = d->now;
+	g->aux |= GHOST_TOLD;
 	hazard_born(d->hz, g->tag);
 }
 
@@ -225,15 +232,18 @@ static void density_insert(struct policy *pol, struct block *b, const struct gho
 			b->tag = (uint8_t)(CLASS_END + q->said);
 		return;
 	}
-	b->uses = max(b->uses, g->uses);
-	set_turn(b, g->aux);
-	if (d->now - g->when < REMEMBER_TICKS) {
+	set_turn(b, g->aux & GHOST_TURN);
+	if (g->aux & GHOST_TOLD) {
 		/* ghost() said what it is now; the block takes its place. */
+		b->uses = max(b->uses, g->uses);
 		b->tag = g->tag;
 		hazard_unborn(d->hz, g->tag, g->when);
-	} else {
-		hazard_reused(d->hz, g->tag, g->when);
+		return;
 	}
+	b->uses = max(b->uses, (uint8_t)(g->uses + (g->uses < UINT8_MAX)));
+	hazard_reused(d->hz, g->tag, g->when);
+	if (tag_new)
+		b->tag = known_class(q->tag_hit, b->uses);
 }
 
 static void density_idle(struct policy *pol, struct block *b)

@@ -14,36 +14,64 @@
 #define F_AUX	0x40
 #define F_GROUP	0x80	/* one group of the space */
 
+/*
+ * What an operation may set, as the bits of the entry's eight words that must
+ * be zero: one pass over the entry checks every unread field, unknown flag and
+ * reserved word at once.
+ */
 struct shape {
 	const char *name;
-	uint16_t flags;		/* known flag bits */
+	uint64_t zero[8];
 	uint8_t fields;
 };
 
+BUILD_BUG_ON(offsetof(struct kvmd_sqe, seq) != 4 || offsetof(struct kvmd_sqe, seq_gen) != 16 ||
+	     offsetof(struct kvmd_sqe, nr) != 24 || offsetof(struct kvmd_sqe, off) != 32 ||
+	     offsetof(struct kvmd_sqe, step) != 40 || offsetof(struct kvmd_sqe, aux) != 48 ||
+	     offsetof(struct kvmd_sqe, resv) != 56);
+
+#define UNLESS(f, bit, mask)	((f) & (bit) ? 0 : (uint64_t)(mask))
+#define LOW	0xffffffffull
+#define HIGH	0xffffffff00000000ull
+#define ALL	0xffffffffffffffffull
+#define SHAPE(name_, flags_, f) {						\
+	.name = (name_), .fields = (f),						\
+	.zero = {								\
+		UNLESS(f, F_GROUP, 0xff00) | (uint64_t)(~(flags_) & 0xffffu) << 16 | \
+		UNLESS(f, F_SEQ, HIGH),						\
+		0,			/* user_data */				\
+		UNLESS(f, F_SEQ, LOW) | UNLESS(f, F_FIRST, HIGH),		\
+		UNLESS(f, F_NR, LOW) | UNLESS(f, F_ARG, HIGH),			\
+		UNLESS(f, F_OFF, ALL), UNLESS(f, F_STEP, ALL), UNLESS(f, F_AUX, ALL), \
+		LOW,			/* resv */				\
+	},									\
+}
+
 static const struct shape shapes[KVMD_NR_OP] = {
-	[KVMD_OP_NOP] = { "nop", 0, 0 },
-	[KVMD_OP_SEQ_OPEN] = { "seq_open",
+	[KVMD_OP_NOP] = SHAPE("nop", 0, 0),
+	[KVMD_OP_SEQ_OPEN] = SHAPE("seq_open",
 		KVMD_OPEN_LISTS | KVMD_OPEN_NO_STORE | KVMD_OPEN_NO_HIT,
-		F_SEQ | F_OFF | F_NR | F_FIRST | F_ARG | F_AUX },
-	[KVMD_OP_SEQ_EXTEND] = { "seq_extend", KVMD_EXTEND_NOWAIT | KVMD_EXTEND_TOKENS,
-		F_SEQ | F_GROUP | F_NR | F_AUX },
-	[KVMD_OP_SEQ_PUBLISH] = { "seq_publish", 0,
-		F_SEQ | F_GROUP | F_FIRST | F_OFF | F_NR | F_STEP },
-	[KVMD_OP_SEQ_FORK] = { "seq_fork", 0, F_SEQ | F_FIRST | F_ARG | F_STEP | F_AUX },
-	[KVMD_OP_SEQ_UNSHARE] = { "seq_unshare", 0, F_SEQ | F_GROUP | F_FIRST | F_STEP | F_AUX },
-	[KVMD_OP_SEQ_TRIM] = { "seq_trim", KVMD_TRIM_TAIL | KVMD_TRIM_KEEP,
-		F_SEQ | F_GROUP | F_FIRST | F_NR | F_STEP },
-	[KVMD_OP_SEQ_REPLACE] = { "seq_replace", KVMD_REPLACE_HOLES,
-		F_SEQ | F_GROUP | F_FIRST | F_NR | F_ARG | F_STEP },
-	[KVMD_OP_SEQ_SEND] = { "seq_send", 0, F_SEQ | F_STEP },
-	[KVMD_OP_SEQ_RECV] = { "seq_recv", 0, F_SEQ | F_AUX },
-	[KVMD_OP_SEQ_SWAP_OUT] = { "seq_swap_out", 0, F_SEQ | F_STEP },
-	[KVMD_OP_SEQ_SWAP_IN] = { "seq_swap_in", 0, F_SEQ | F_AUX },
-	[KVMD_OP_SEQ_CLOSE] = { "seq_close", 0, F_SEQ | F_STEP | F_ARG },
-	[KVMD_OP_CANCEL] = { "cancel", 0, F_AUX },
-	[KVMD_OP_LOOKUP] = { "lookup", 0, F_GROUP | F_OFF | F_NR },
-	[KVMD_OP_ADVISE] = { "advise", KVMD_ADVISE_SEQ, 0xff },
-	[KVMD_OP_CLOCK] = { "clock", 0, F_AUX },
+		F_SEQ | F_OFF | F_NR | F_FIRST | F_ARG | F_AUX),
+	[KVMD_OP_SEQ_EXTEND] = SHAPE("seq_extend", KVMD_EXTEND_NOWAIT | KVMD_EXTEND_TOKENS,
+		F_SEQ | F_GROUP | F_NR | F_AUX),
+	[KVMD_OP_SEQ_PUBLISH] = SHAPE("seq_publish", 0,
+		F_SEQ | F_GROUP | F_FIRST | F_OFF | F_NR | F_STEP),
+	[KVMD_OP_SEQ_FORK] = SHAPE("seq_fork", 0, F_SEQ | F_FIRST | F_ARG | F_STEP | F_AUX),
+	[KVMD_OP_SEQ_UNSHARE] = SHAPE("seq_unshare", 0,
+		F_SEQ | F_GROUP | F_FIRST | F_STEP | F_AUX),
+	[KVMD_OP_SEQ_TRIM] = SHAPE("seq_trim", KVMD_TRIM_TAIL | KVMD_TRIM_KEEP,
+		F_SEQ | F_GROUP | F_FIRST | F_NR | F_STEP),
+	[KVMD_OP_SEQ_REPLACE] = SHAPE("seq_replace", KVMD_REPLACE_HOLES,
+		F_SEQ | F_GROUP | F_FIRST | F_NR | F_ARG | F_STEP),
+	[KVMD_OP_SEQ_SEND] = SHAPE("seq_send", 0, F_SEQ | F_STEP),
+	[KVMD_OP_SEQ_RECV] = SHAPE("seq_recv", 0, F_SEQ | F_AUX),
+	[KVMD_OP_SEQ_SWAP_OUT] = SHAPE("seq_swap_out", 0, F_SEQ | F_STEP),
+	[KVMD_OP_SEQ_SWAP_IN] = SHAPE("seq_swap_in", 0, F_SEQ | F_AUX),
+	[KVMD_OP_SEQ_CLOSE] = SHAPE("seq_close", 0, F_SEQ | F_STEP | F_ARG),
+	[KVMD_OP_CANCEL] = SHAPE("cancel", 0, F_AUX),
+	[KVMD_OP_LOOKUP] = SHAPE("lookup", 0, F_GROUP | F_OFF | F_NR),
+	[KVMD_OP_ADVISE] = SHAPE("advise", KVMD_ADVISE_SEQ, 0xff),
+	[KVMD_OP_CLOCK] = SHAPE("clock", 0, F_AUX),
 };
 
 const char *ring_op_name(unsigned opcode)
@@ -68,30 +96,6 @@ int ring_check_list(const struct kvmd_key_list *l, const struct ring_limits *lim
 	if (l->resv || l->nr > lim->max_blocks)
 		return -EINVAL;
 	return check_range(l->off, l->nr, KVMD_KEY_BYTES, lim);
-}
-
-/* Every bit of an unread field must be zero. */
-static bool unread_zero(const struct kvmd_sqe *e, unsigned fields)
-{
-	uint64_t bits = e->resv;
-
-	if (!(fields & F_SEQ))
-		bits |= e->seq | e->seq_gen;
-	if (!(fields & F_GROUP))
-		bits |= e->group;
-	if (!(fields & F_FIRST))
-		bits |= e->first;
-	if (!(fields & F_NR))
-		bits |= e->nr;
-	if (!(fields & F_ARG))
-		bits |= e->arg;
-	if (!(fields & F_OFF))
-		bits |= e->off;
-	if (!(fields & F_STEP))
-		bits |= e->step;
-	if (!(fields & F_AUX))
-		bits |= e->aux;
-	return !bits;
 }
 
 static int check_hints(uint32_t hints)
@@ -166,11 +170,15 @@ static int check_op(const struct kvmd_sqe *e, const struct ring_limits *lim)
 int ring_check(const struct kvmd_sqe *e, const struct ring_limits *lim)
 {
 	const struct shape *sh;
+	uint64_t w[8], bits = 0;
 
 	if (e->opcode >= KVMD_NR_OP)
 		return -EINVAL;
 	sh = &shapes[e->opcode];
-	if ((e->flags & ~sh->flags) || !unread_zero(e, sh->fields))
+	memcpy(w, e, sizeof(w));
+	for (int i = 0; i < 8; i++)
+		bits |= w[i] & sh->zero[i];
+	if (bits)
 		return -EINVAL;
 	if (e->opcode == KVMD_OP_NOP)
 		return 0;

@@ -80,15 +80,16 @@ static inline int ring_poll_more(struct ring *r)
 	return (int)nr;
 }
 
-/* Private copy of the next entry; ring_poll() said that it is there. */
+/*
+ * Private copy of the next entry; ring_poll() said that it is there. The
+ * barrier keeps the compiler from going back to the shared entry: from here on
+ * only the copy exists. (Word by word atomic loads would do the same, but the
+ * check's wider loads would then stall on the narrow stores.)
+ */
 static inline void ring_take(struct ring *r, struct kvmd_sqe *ret_e)
 {
-	const uint64_t *src = (const uint64_t *)(const void *)&r->sqe[r->sq_head & r->sq_mask];
-	uint64_t w[8];
-
-	for (int i = 0; i < 8; i++)
-		w[i] = ld_rlx(&src[i]);
-	memcpy(ret_e, w, sizeof(*ret_e));
+	memcpy(ret_e, &r->sqe[r->sq_head & r->sq_mask], sizeof(*ret_e));
+	barrier();
 	r->sq_head++;
 }
 

@@ -58,19 +58,6 @@ static int drain_stop(struct admin_conn *c)
 
 /* ------------------------------------------------------------------- spaces */
 
-/* Engines see it in their ring's header. */
-static void tell_epoch(struct daemon *d, const struct space *sp)
-{
-	for (uint32_t i = 0; i < d->nr_live; i++) {
-		struct session *s = d->live[i];
-
-		if (s->sp != sp)
-			continue;
-		st_rlx(&s->ring.sh->epoch, (uint32_t)sp->epoch);
-		st_rel(&s->ring.sh->news_seq, ld_rlx(&s->ring.sh->news_seq) + 1);
-	}
-}
-
 static int space_raise(struct admin_conn *c)
 {
 	struct space *sp;
@@ -88,10 +75,8 @@ static int space_raise(struct admin_conn *c)
 				    sp->name, (unsigned long long)was);
 	if (err)
 		return admin_refuse(c, err, "too many former epochs still have blocks: try later");
-	tell_epoch(c->d, sp);
+	epoch_raised(c->d, sp);
 	c->d->rc.kick = true;
-	log_info("uid %u: space %s goes from epoch %llu to %llu", c->uid, sp->name,
-		 (unsigned long long)was, (unsigned long long)sp->epoch);
 	json_str(&c->j, "space", sp->name);
 	json_u64(&c->j, "former_epoch", was);
 	json_u64(&c->j, "epoch", sp->epoch);

@@ -80,19 +80,21 @@ int admin_arg_group(struct admin_conn *c, const struct space *sp, uint32_t *ret_
 
 int admin_arg_session(struct admin_conn *c, bool needed, struct session **ret_s)
 {
-	uint64_t id = 0;
-	int err = admin_arg_u64(c, "session", UINT64_MAX, 0, POOL_MAX_CONNS - 1, &id);
+	uint64_t serial = 0;
+	int err = admin_arg_u64(c, "session", 0, 1, UINT32_MAX, &serial);
 
 	*ret_s = NULL;
 	if (err)
 		return err;
-	if (id == UINT64_MAX)
+	if (!serial)
 		return needed ? admin_refuse(c, -EINVAL,
 					     "session= is missing: see `kvctl client`") : 0;
-	if (c->d->session[id].state == SESSION_FREE)
+	for (uint32_t i = 0; i < POOL_MAX_CONNS && !*ret_s; i++)
+		if (c->d->session[i].state != SESSION_FREE && c->d->session[i].serial == serial)
+			*ret_s = &c->d->session[i];
+	if (!*ret_s)
 		return admin_refuse(c, -ENOENT, "no session %llu: see `kvctl client`",
-				    (unsigned long long)id);
-	*ret_s = &c->d->session[id];
+				    (unsigned long long)serial);
 	return 0;
 }
 

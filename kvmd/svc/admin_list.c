@@ -59,8 +59,7 @@ static void put_client(const struct daemon *d, struct json *j, const struct sess
 	uint64_t now = clock_ns();
 	const struct conn *k = &d->conn[s->id];
 
-	json_u64(j, "session", s->id);
-	json_u64(j, "serial", s->serial);
+	json_u64(j, "session", s->serial);
 	json_str(j, "label", s->label);
 	json_u64(j, "pid", k->s == s ? (uint64_t)k->pid : 0);
 	json_str(j, "tenant", s->tenant ? s->tenant->name : NULL);
@@ -70,7 +69,7 @@ static void put_client(const struct daemon *d, struct json *j, const struct sess
 	json_u64(j, "ranks_wanted", s->nr_ranks);
 	json_u64(j, "sequences", s->st.nr_live);
 	json_u64(j, "max_sequences", s->st.max_seqs);
-	json_u64(j, "operations", s->nr_ops);
+	json_u64(j, "operations", s->nr_ops - s->nr_op_free);
 	json_u64(j, "waiting_operations", s->nr_waiting);
 	json_u64(j, "copying_operations", s->nr_copying);
 	json_u64(j, "completed_step", s->completed);
@@ -125,7 +124,7 @@ static void put_seq(struct json *j, const struct session *s, uint32_t n)
 		hole |= q->hole[g] != UINT32_MAX;
 	}
 	json_obj(j, NULL);
-	json_u64(j, "session", s->id);
+	json_u64(j, "session", s->serial);
 	json_u64(j, "seq", n);
 	json_u64(j, "generation", q->gen);
 	json_str(j, "state", seq_state_name(q->state));
@@ -217,7 +216,7 @@ static int show_seq(struct admin_conn *c)
 		return err;
 	if (!s->st.seq || n >= s->st.max_seqs || s->st.seq[n].state == SEQ_FREE)
 		return admin_refuse(c, -ENOENT, "session %u has no such sequence: see `kvctl seq`",
-				    s->id);
+				    s->serial);
 	err = admin_arg_group(c, s->sp, &g);
 	if (err)
 		return err;
@@ -246,8 +245,9 @@ static const struct {
 	{ BLK_F_COLD, "cold" }, { BLK_F_IDLE, "idle" },
 };
 
-static void put_block(const struct pool *p, struct json *j, const struct block *b)
+static void put_block(const struct daemon *d, struct json *j, const struct block *b)
 {
+	const struct pool *p = d->pool;
 	const struct sid_info *sid = &p->sid[b->sid];
 	bool sealed = b->state == BLK_SEALED;
 
@@ -266,10 +266,10 @@ static void put_block(const struct pool *p, struct json *j, const struct block *
 		json_u64(j, "parent", b->parent);
 	else
 		json_null(j, "parent");
-	if (sealed)
+	if (sealed || b->owner >= POOL_MAX_CONNS)
 		json_null(j, "owner_session");
 	else
-		json_u64(j, "owner_session", b->owner);
+		json_u64(j, "owner_session", d->session[b->owner].serial);
 	json_u64(j, "position", b->pos);
 	json_u64(j, "uses", b->uses);
 	json_u64(j, "priority", b->prio);
@@ -351,7 +351,7 @@ static int list_blocks(struct admin_conn *c)
 			json_u64(&c->j, "next", c->cur[0]);
 			return 0;
 		}
-		put_block(p, &c->j, b);
+		put_block(c->d, &c->j, b);
 		looked = min(looked + ROW_COST, (uint64_t)ADMIN_SCAN);
 	}
 	json_arr_end(&c->j);
@@ -398,7 +398,7 @@ static int show_block(struct admin_conn *c)
 		return admin_refuse(c, -ENOENT,
 				    "no such block: `kvctl explain` says why a key is not here");
 	json_arr(&c->j, "blocks");
-	put_block(p, &c->j, b);
+	put_block(c->d, &c->j, b);
 	json_arr_end(&c->j);
 	return 0;
 }
@@ -498,7 +498,7 @@ static void put_holders(const struct daemon *d, struct json *j, const struct sla
 			continue;
 		json_obj(j, NULL);
 		json_u64(j, "pid", (uint64_t)k->pid);
-		json_u64(j, "session", k->s ? k->s->id : i);
+		json_u64(j, "session", k->s ? k->s->serial : 0);
 		json_bool(j, "mapped", slab_bit(s->mapped, i));
 		json_bool(j, "owes_answer", slab_bit(s->unacked, i));
 		json_obj_end(j);

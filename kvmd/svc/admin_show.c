@@ -102,7 +102,7 @@ static void status_metadata(const struct daemon *d, struct json *j)
 
 	json_obj(j, "metadata");
 	json_u64(j, "records", p->nr_blocks);
-	json_u64(j, "free_records", p->nr_free_blk + (p->nr_blocks + 1 - p->next_fresh));
+	json_u64(j, "free_records", p->nr_free_blk);
 	json_u64(j, "pool_bytes", p->metadata_bytes);
 	json_u64(j, "index_bytes", index_bytes(d->ix));
 	json_u64(j, "index_entries", d->ix->nr);
@@ -374,6 +374,14 @@ static int show_devs(struct admin_conn *c)
 
 /* ------------------------------------------------------------ configuration */
 
+/* A time that nobody set: something else decides. */
+static bool is_unset(const struct conf_opt *o, const void *base)
+{
+	const uint64_t *v = (const uint64_t *)(const void *)((const char *)base + o->offset);
+
+	return o->type == CONF_TIME && !o->def && *v == UINT64_MAX;
+}
+
 static void put_section(struct json *j, const char *section, const char *name, const void *base)
 {
 	for (size_t i = 0; i < config_table.nr_opts; i++) {
@@ -390,7 +398,10 @@ static void put_section(struct json *j, const char *section, const char *name, c
 		json_str(j, "section", section);
 		json_str(j, "name", name);
 		json_str(j, "key", o->key);
-		json_str(j, "value", value);
+		if (is_unset(o, base))
+			json_null(j, "value");
+		else
+			json_str(j, "value", value);
 		json_str(j, "default", o->def);
 		json_bool(j, "reloadable", o->reloadable);
 		json_str(j, "help", o->help);

@@ -48,7 +48,7 @@ static const struct conf_opt opts[] = {
 	{ "pool", "block_bytes_hint", CONF_BYTES, P(block_bytes_hint), "64K", 64, 0, NULL, false,
 	  "smallest block expected, when blocks is 0" },
 	{ "pool", "ghosts", CONF_U64, P(ghosts), "0", 0, 1ull << 31, NULL, false,
-	  "evicted blocks remembered; 0: four per record" },
+	  "evicted blocks remembered, 13 bytes each; 0: 16 per record, at most 64 M" },
 	{ "pool", "nodes", CONF_U64, P(nodes), "65536", 64, 1u << 30, NULL, false,
 	  "nodes of 64 bytes for deferred releases, pins and tickets" },
 	{ "pool", "slab_bytes", CONF_BYTES, P(slab_bytes), "64M", 4096, 1ull << 30, NULL, true,
@@ -216,7 +216,7 @@ static int finish_pool(struct config *c, char *msg, size_t n)
 		p->blocks = min(max(bytes / p->block_bytes_hint, (uint64_t)1024),
 				(uint64_t)1 << 28);
 	if (!p->ghosts)
-		p->ghosts = min(p->blocks * 4, (uint64_t)1 << 31);
+		p->ghosts = min(p->blocks * 16, (uint64_t)1 << 26);
 	return 0;
 }
 

@@ -21,7 +21,7 @@ struct config_daemon {
 struct config_pool {
 	uint64_t blocks;		/* records; 0: from the devices' budget */
 	uint64_t block_bytes_hint;	/* smallest block expected, for blocks = 0 */
-	uint64_t ghosts;		/* entries; 0: 4 per record */
+	uint64_t ghosts;		/* entries; 0: 16 per record, at most 64 M */
 	uint64_t nodes;			/* deferred releases and tickets, 64 bytes each */
 	uint64_t slab_bytes;
 	uint32_t wmark_min, wmark_low, wmark_high;	/* permille */

@@ -19,6 +19,12 @@ enum { OPEN_START, OPEN_WALK, OPEN_UNDO };
 
 /* -------------------------------------------------------------- what policy hears */
 
+static uint32_t asked_tokens(const struct op *op)
+{
+	return op->e.first ? op->e.first :
+	       op->list[0].nr * op->s->sp->gp[0].geo.block_tokens;
+}
+
 /* Where the request's keys stop being remembered, and what of the deepest. */
 static void seen_prefix(struct session *s, const uint8_t *keys, uint32_t nr, uint32_t g,
 			struct policy_req *r)
@@ -70,7 +76,7 @@ static void tell_policy(struct op *op, uint32_t g, uint32_t nr_keys, const uint8
 	const uint32_t *blocks = seq_blocks(&s->st, op->e.seq, g);
 	struct policy_req r = {
 		.nr_keys = nr_keys, .nr_hit = q->len[g], .nr_seen = q->len[g],
-		.tokens = op->e.first, .hints = op->e.arg, .gap_ns = op->e.aux,
+		.tokens = asked_tokens(op), .hints = op->e.arg, .gap_ns = op->e.aux,
 	};
 	uint32_t deepest = q->len[g] ? blocks[q->len[g] - 1] : 0;
 
@@ -96,12 +102,6 @@ static void tell_policy(struct op *op, uint32_t g, uint32_t nr_keys, const uint8
 }
 
 /* -------------------------------------------------------------------- the end */
-
-static uint32_t asked_tokens(const struct op *op)
-{
-	return op->e.first ? op->e.first :
-	       op->list[0].nr * op->s->sp->gp[0].geo.block_tokens;
-}
 
 static enum op_ret finish(struct op *op, uint32_t tokens, struct kvmd_cqe *c)
 {

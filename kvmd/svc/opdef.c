@@ -7,7 +7,7 @@
 #include "kvmd/lib/clock.h"
 
 const struct op_def op_defs[KVMD_NR_OP] = {
-	[KVMD_OP_NOP] = { .name = "nop", .run = op_nop },
+	[KVMD_OP_NOP] = { .name = "nop" },	/* answered where it is taken */
 	[KVMD_OP_SEQ_OPEN] = {
 		.name = "seq_open", .makes_seq = true, .takes = true, .run = op_seq_open,
 	},
@@ -49,13 +49,6 @@ const struct op_def op_defs[KVMD_NR_OP] = {
 	[KVMD_OP_ADVISE] = { .name = "advise", .run = op_advise },
 	[KVMD_OP_CLOCK] = { .name = "clock", .run = op_clock },
 };
-
-enum op_ret op_nop(struct op *op, int err, struct kvmd_cqe *c)
-{
-	(void)op;
-	(void)err;
-	return op_done(c, 0);
-}
 
 /* SWAP needs a tier below HBM; a pool without one refuses it. */
 enum op_ret op_not_yet(struct op *op, int err, struct kvmd_cqe *c)

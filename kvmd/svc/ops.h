@@ -7,7 +7,6 @@
 
 #include "kvmd/svc/daemon.h"
 
-enum op_ret op_nop(struct op *op, int err, struct kvmd_cqe *c);
 enum op_ret op_seq_open(struct op *op, int err, struct kvmd_cqe *c);
 enum op_ret op_seq_extend(struct op *op, int err, struct kvmd_cqe *c);
 enum op_ret op_seq_publish(struct op *op, int err, struct kvmd_cqe *c);

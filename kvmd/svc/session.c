@@ -26,15 +26,14 @@ const char *op_state_name(unsigned state)
 
 /* --------------------------------------------------------------- op objects */
 
-static struct op *op_take(struct session *s)
+/* The op on top of the free ones is in use from now on. */
+static void op_take(struct op *op)
 {
-	struct op *op = &s->ops[s->op_free[--s->nr_op_free]];
-
+	op->s->nr_op_free--;
 	op->state = OP_RUNNING;
 	op->phase = 0;
 	op->step_done = false;
 	op->cursor = op->n0 = op->n1 = op->n2 = op->new_id = 0;
-	return op;
 }
 
 static void op_put(struct op *op)
@@ -177,7 +176,6 @@ void op_complete(struct op *op, struct kvmd_cqe *c)
 
 	c->user_data = op->e.user_data;
 	ring_complete(&s->ring, c);
-	stat_inc(COMPLETIONS);
 	if (op->held.head)
 		nodeq_splice(s->d->pool, &s->cq_defer, &op->held, s->ring.cq_tail);
 	if (seq)
@@ -391,22 +389,28 @@ static bool run_more(struct session *s)
 	return true;
 }
 
+/*
+ * The entry is copied into the next free op; a refused one and a NOP are
+ * answered from there and the op stays free.
+ */
 static void run_entry(struct session *s)
 {
-	struct op *op = op_take(s);
+	struct op *op = &s->ops[s->op_free[s->nr_op_free - 1]];
 	struct kvmd_cqe c = { 0 };
 	int err;
 
 	ring_take(&s->ring, &op->e);
 	err = ring_check(&op->e, &s->lim);
-	if (unlikely(err)) {
-		stat_inc(REFUSED_ENTRIES);
-		op->e.opcode = KVMD_OP_NOP;	/* it names nothing */
+	if (err || op->e.opcode == KVMD_OP_NOP) {
+		if (unlikely(err))
+			stat_inc(REFUSED_ENTRIES);
+		c.user_data = op->e.user_data;
 		c.res = err;
-		op_complete(op, &c);
+		ring_complete(&s->ring, &c);
 		return;
 	}
 	KVMD_PROBE3(entry, s->serial, op->e.opcode, op->e.seq);
+	op_take(op);
 	if (op_start(op, &c) == OP_DONE)
 		op_complete(op, &c);
 }
@@ -446,6 +450,7 @@ static bool take_entries(struct session *s)
 
 void session_flush(struct session *s)
 {
+	stat_add(COMPLETIONS, s->ring.cq_tail - s->ring.cq_flushed);
 	if (ring_flush(&s->ring)) {
 		stat_inc(CLIENT_WAKES);
 		ring_wake(&s->ring);
