@@ -80,6 +80,12 @@ struct ghost *ghosts_find(struct ghosts *g, uint64_t hash)
 	return NULL;
 }
 
+void ghosts_prefetch(const struct ghosts *g, uint64_t hash)
+{
+	if (g->line)
+		__builtin_prefetch(line_of(g, hash));
+}
+
 struct ghost *ghosts_add(struct ghosts *g, uint64_t hash)
 {
 	struct ghost *e = ghosts_find(g, hash);

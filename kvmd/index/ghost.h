@@ -17,6 +17,8 @@ struct ghosts;
 int ghosts_create(uint32_t nr, struct ghosts **ret_g);
 void ghosts_destroy(struct ghosts *g);
 struct ghost *ghosts_find(struct ghosts *g, uint64_t hash);	/* NULL: not remembered */
+/* Fetch the line of @hash ahead of a find. */
+void ghosts_prefetch(const struct ghosts *g, uint64_t hash);
 /* The entry for @hash, made (zeroed, hash set) if it is not there; NULL: table of size 0. */
 struct ghost *ghosts_add(struct ghosts *g, uint64_t hash);
 void ghosts_del(struct ghosts *g, uint64_t hash);

@@ -108,14 +108,13 @@ static uint64_t hash_of(const struct index *ix, const struct block *b)
 
 /* ------------------------------------------------------- sealing, evicting */
 
-struct block *index_seal(struct index *ix, struct block *b, uint32_t parent, uint32_t pos,
-			 uint8_t tag_new, uint8_t aux)
+struct block *index_seal(struct index *ix, struct gpool *gp, struct block *b, uint64_t hash,
+			 uint32_t parent, uint32_t pos, uint8_t tag_new, uint8_t aux)
 {
 	struct pool *p = ix->pool;
-	struct gpool *gp = pool_gpool(p, b);
-	uint64_t hash = hash_of(ix, b);
 	struct block *there = index_find(ix, b->sid, b->group, b->key, hash);
 	const struct policy_ops *ops = gp->policy->ops;
+	struct ghost *g;
 
 	if (there)
 		return there;
@@ -127,9 +126,11 @@ struct block *index_seal(struct index *ix, struct block *b, uint32_t parent, uin
 	p->sid[b->sid].nr_sealed++;
 	gp->sp->nr_stale += b->sid != gp->sp->sid;
 	table_insert(ix, hash, pool_id(p, b));
+	g = ghosts_find(ix->ghosts, hash);
 	if (ops->insert)
-		ops->insert(gp->policy, b, ghosts_find(ix->ghosts, hash), tag_new, aux);
-	ghosts_del(ix->ghosts, hash);
+		ops->insert(gp->policy, b, g, tag_new, aux);
+	if (g)
+		ghosts_del(ix->ghosts, hash);
 	return NULL;
 }
 
@@ -150,7 +151,7 @@ void index_evict(struct index *ix, struct block *b, uint32_t why)
 		g->tag = b->tag;
 		g->aux = gp->policy->ops->aux ? gp->policy->ops->aux(gp->policy, b) : 0;
 	}
-	gpool_busy(p, b);
+	gpool_busy(gp, b);
 	table_remove(ix, hash, pool_id(p, b));
 	if (b->parent)
 		pool_block(p, b->parent)->nr_kids--;
@@ -168,7 +169,7 @@ void index_put(struct index *ix, struct block *b)
 	}
 	BUG_ON(!b->leases);
 	if (!--b->leases)
-		gpool_idle(ix->pool, b);
+		gpool_idle(ix->pool, pool_gpool(ix->pool, b), b);
 }
 
 /* ----------------------------------------------------------------- reasons */

@@ -86,12 +86,12 @@ static inline struct block *index_find(const struct index *ix, uint16_t sid, uin
 }
 
 /*
- * Seal @b (SEALING, its key set, one lease) behind @parent (0: root) at chain
- * position @pos. If the identity exists already nothing changes and the
- * existing block is returned; NULL: sealed.
+ * Seal @b of @gp (SEALING, its key set, one lease; @hash of its identity) behind
+ * @parent (0: root) at chain position @pos. If the identity exists already
+ * nothing changes and the existing block is returned; NULL: sealed.
  */
-struct block *index_seal(struct index *ix, struct block *b, uint32_t parent, uint32_t pos,
-			 uint8_t tag_new, uint8_t aux);
+struct block *index_seal(struct index *ix, struct gpool *gp, struct block *b, uint64_t hash,
+			 uint32_t parent, uint32_t pos, uint8_t tag_new, uint8_t aux);
 
 /* Drop a sealed block without leases and children; remembers why (enum kvmd_miss). */
 void index_evict(struct index *ix, struct block *b, uint32_t why);
@@ -113,11 +113,11 @@ int index_check(const struct index *ix, char *msg, size_t msg_bytes);
  */
 void index_put(struct index *ix, struct block *b);
 
-/* One more lease of a sealed block. */
-static inline void index_get(struct index *ix, struct block *b)
+/* One more lease of a sealed block of @gp. */
+static inline void index_get(struct gpool *gp, struct block *b)
 {
 	if (!b->leases++)
-		gpool_busy(ix->pool, b);
+		gpool_busy(gp, b);
 }
 
 #endif

@@ -13,26 +13,44 @@
 
 #define BATCH	32
 
-static void batch_prefetch(const struct index *ix, uint16_t sid, uint8_t g, const uint8_t *keys,
-			   uint32_t nr, uint64_t *hash)
+/* What a batch of keys may be: to be proven by comparing whole keys. */
+struct batch {
+	uint64_t hash[BATCH];
+	uint32_t id[BATCH];		/* candidate records, 0: none */
+};
+
+static void batch_look(const struct index *ix, uint16_t sid, uint8_t g, const uint8_t *keys,
+		       uint32_t nr, struct batch *bt)
 {
 	for (uint32_t i = 0; i < nr; i++) {
-		hash[i] = index_hash(ix, sid, g, keys + i * KVMD_KEY_BYTES);
-		index_prefetch(ix, hash[i]);
+		bt->hash[i] = index_hash(ix, sid, g, keys + i * KVMD_KEY_BYTES);
+		index_prefetch(ix, bt->hash[i]);
 	}
-	for (uint32_t i = 0; i < nr; i++)
-		__builtin_prefetch(pool_block(ix->pool, index_candidate(ix, hash[i])));
+	for (uint32_t i = 0; i < nr; i++) {
+		bt->id[i] = index_candidate(ix, bt->hash[i]);
+		__builtin_prefetch(pool_block(ix->pool, bt->id[i]));
+	}
 }
 
-/* May a new request take @b now? An expired block is as good as gone. */
-static bool hittable(const struct pool *p, const struct block *b)
+/* The block of key @i of the batch, leasable now; NULL: none. */
+static struct block *batch_find(const struct index *ix, uint16_t sid, uint8_t g,
+				const uint8_t *key, const struct batch *bt, uint32_t i)
 {
-	return b && !((b->flags & BLK_F_TTL) && (int32_t)(p->now - b->until) >= 0);
+	struct block *b = pool_block(ix->pool, bt->id[i]);
+
+	if (!bt->id[i])
+		return NULL;
+	if (unlikely(b->sid != sid || b->group != g || !key_equal(b->key, key)))
+		b = index_find(ix, sid, g, key, bt->hash[i]);
+	/* An expired block is as good as gone. */
+	if (b && unlikely(b->flags & BLK_F_TTL) && (int32_t)(ix->pool->now - b->until) >= 0)
+		return NULL;
+	return b;
 }
 
-static void take(struct index *ix, struct block *b)
+static void take(struct gpool *gp, struct block *b)
 {
-	index_get(ix, b);
+	index_get(gp, b);
 	b->uses += b->uses != UINT8_MAX;
 }
 
@@ -40,23 +58,24 @@ uint32_t seq_lease_prefix(struct seqtab *st, uint32_t s, uint32_t g, uint32_t fr
 			  const void *keys, uint32_t nr)
 {
 	struct index *ix = st->ix;
+	struct gpool *gp = &st->sp->gp[g];
 	uint16_t sid = st->seq[s].sid;
 	uint32_t *blocks = seq_blocks(st, s, g) + from;
 	int32_t *row = seq_row(st, s, g) + from;
 	const uint8_t *k = keys;
-	uint64_t hash[BATCH];
+	struct batch bt;
 
 	for (uint32_t at = 0; at < nr; at += BATCH) {
 		uint32_t n = min(nr - at, (uint32_t)BATCH);
 
-		batch_prefetch(ix, sid, (uint8_t)g, k + at * KVMD_KEY_BYTES, n, hash);
+		batch_look(ix, sid, (uint8_t)g, k + at * KVMD_KEY_BYTES, n, &bt);
 		for (uint32_t i = 0; i < n; i++) {
-			struct block *b = index_find(ix, sid, (uint8_t)g,
-						     k + (at + i) * KVMD_KEY_BYTES, hash[i]);
+			struct block *b = batch_find(ix, sid, (uint8_t)g,
+						     k + (at + i) * KVMD_KEY_BYTES, &bt, i);
 
-			if (!hittable(ix->pool, b))
+			if (!b)
 				return at + i;
-			take(ix, b);
+			take(gp, b);
 			blocks[at + i] = pool_id(ix->pool, b);
 			st_rlx(&row[at + i], (int32_t)b->slot);
 		}
@@ -70,20 +89,20 @@ uint32_t seq_lease_any(struct seqtab *st, uint32_t s, uint32_t g, uint32_t from,
 	struct index *ix = st->ix;
 	uint16_t sid = st->seq[s].sid;
 	const uint8_t *k = keys;
-	uint64_t hash[BATCH];
+	struct batch bt;
 	uint32_t found = 0;
 
 	for (uint32_t at = 0; at < nr; at += BATCH) {
 		uint32_t n = min(nr - at, (uint32_t)BATCH);
 
-		batch_prefetch(ix, sid, (uint8_t)g, k + at * KVMD_KEY_BYTES, n, hash);
+		batch_look(ix, sid, (uint8_t)g, k + at * KVMD_KEY_BYTES, n, &bt);
 		for (uint32_t i = 0; i < n; i++) {
-			struct block *b = index_find(ix, sid, (uint8_t)g,
-						     k + (at + i) * KVMD_KEY_BYTES, hash[i]);
+			struct block *b = batch_find(ix, sid, (uint8_t)g,
+						     k + (at + i) * KVMD_KEY_BYTES, &bt, i);
 
-			if (!hittable(ix->pool, b))
+			if (!b)
 				continue;
-			take(ix, b);
+			take(&st->sp->gp[g], b);
 			seq_set(st, s, g, from + at + i, pool_id(ix->pool, b));
 			found++;
 		}

@@ -198,20 +198,16 @@ void pool_mark_bad(struct pool *p, struct block *b)
 
 /* ------------------------------------------------------ policy's account */
 
-void gpool_idle(struct pool *p, struct block *b)
+void gpool_idle(struct pool *p, struct gpool *gp, struct block *b)
 {
-	struct gpool *gp = pool_gpool(p, b);
-
 	b->flags |= BLK_F_IDLE;
 	b->last_use = p->now;
 	gp->nr_idle++;
 	gp->policy->ops->idle(gp->policy, b);
 }
 
-void gpool_busy(struct pool *p, struct block *b)
+void gpool_busy(struct gpool *gp, struct block *b)
 {
-	struct gpool *gp = pool_gpool(p, b);
-
 	b->flags &= (uint8_t)~BLK_F_IDLE;
 	gp->nr_idle--;
 	gp->policy->ops->busy(gp->policy, b);

@@ -225,8 +225,8 @@ static inline struct slab *gpool_slab(const struct gpool *gp, uint32_t slot)
 }
 
 /* Policy calls with the gpool's account of idle blocks kept. */
-void gpool_idle(struct pool *p, struct block *b);	/* last lease ended */
-void gpool_busy(struct pool *p, struct block *b);	/* leased again, or leaves */
+void gpool_idle(struct pool *p, struct gpool *gp, struct block *b);	/* last lease ended */
+void gpool_busy(struct gpool *gp, struct block *b);	/* leased again, or leaves */
 
 /*
  * @nr private blocks (OPEN, one lease, owner) of @gp into @ret_ids; all or

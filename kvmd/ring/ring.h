@@ -148,7 +148,7 @@ static inline bool ring_flush(struct ring *r)
 
 void ring_wake(struct ring *r);		/* futex; one system call */
 
-/* Copy @bytes (multiple of 8) out of an args area, word by word, once. */
+/* Copy @bytes (multiple of 8) out of an args area, once. */
 void ring_fetch(void *dst, const void *src, size_t bytes);
 
 #endif

@@ -190,7 +190,6 @@ int daemon_init(struct daemon *d)
 	int err = 0;
 
 	d->listen_fd = d->sig_fd = -1;
-	d->gap_ewma_ns = GAP_START_NS;
 	d->start_ns = d->now_ns = clock_ns();
 	log_set_level(d->conf.daemon.log_level);
 	if (getrandom(d->boot_id, sizeof(d->boot_id), 0) != sizeof(d->boot_id))

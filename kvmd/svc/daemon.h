@@ -29,7 +29,6 @@
 #define MAX_TICKETS	1024
 #define NR_COPY_JOBS	64
 #define JOB_COPIES	64
-#define GAP_START_NS	1000000000ull	/* nothing is known: do not spin */
 
 struct daemon;
 struct session;
@@ -64,7 +63,7 @@ struct op {
 	uint8_t grp;			/* the operation's own: group in work */
 	bool step_done;			/* its step has completed */
 	uint32_t cursor;		/* the operation's own */
-	uint32_t n0, n1, n2;		/* the operation's own counts */
+	uint32_t n0, n1, n2, n3;	/* the operation's own counts */
 	uint32_t new_id;		/* record being filled by a copy, 0: none */
 	struct nodeq held;		/* blocks to release after the completion was taken */
 	uint64_t since_ns;		/* when it was taken */
@@ -241,7 +240,6 @@ struct daemon {
 	uint8_t *keys;			/* FETCH_KEYS private keys */
 	uint32_t *ids;			/* WORK_BLOCKS record ids */
 	uint64_t now_ns;		/* of this turn */
-	uint64_t gap_ewma_ns;		/* between requests, for the spin budget */
 	uint64_t pressure_ns[KVMD_NR_PRESSURE];	/* time spent at each level, any space */
 	uint32_t pressure;		/* worst of all spaces now */
 	uint64_t pressure_since_ns;

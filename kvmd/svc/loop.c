@@ -25,11 +25,15 @@
 #define EVENT_TURNS	64		/* turns between looks at io_uring while busy */
 #define STEP_POLL_NS	200000ull	/* a GPU writes lanes without ringing a bell */
 #define STEP_POLL_MAX_NS 20000000ull
-#define GAP_MAX_NS	1000000000ull
+#define GAP_MAX_US	1000000ull
+#define CLOCK_EVERY_US	2		/* resolution of d->now_ns while busy */
 
 struct loop {
 	uint64_t last_work;		/* ticks */
 	uint64_t ticks_per_us;
+	uint64_t spin_ticks;		/* daemon.spin in ticks */
+	uint64_t gap_ewma;		/* ticks between requests, smoothed */
+	uint64_t gap_max;		/* a longer gap counts as this, ticks */
 	uint64_t now_ticks;		/* when d->now_ns was taken */
 	uint64_t step_poll_ns;		/* how long the next sleep may be while steps are wanted */
 	uint64_t next_ns;		/* earliest deadline of the slow work; 0: none */
@@ -38,7 +42,7 @@ struct loop {
 
 static void look_at_clock(struct daemon *d, struct loop *l, uint64_t ticks)
 {
-	if (ticks - l->now_ticks < l->ticks_per_us)
+	if (ticks - l->now_ticks < CLOCK_EVERY_US * l->ticks_per_us)
 		return;
 	l->now_ticks = ticks;
 	d->now_ns = clock_ns();
@@ -75,6 +79,7 @@ static void earliest(uint64_t *next, uint64_t t)
 static void slow_turn(struct daemon *d, struct loop *l)
 {
 	l->next_ns = 0;
+	l->spin_ticks = d->conf.daemon.spin_ns * l->ticks_per_us / 1000;
 	earliest(&l->next_ns, announce_turn(d));
 	earliest(&l->next_ns, death_turn(d));
 	earliest(&l->next_ns, ticket_turn(d));
@@ -174,22 +179,19 @@ static void go_to_sleep(struct daemon *d, struct loop *l)
 
 /* ------------------------------------------------------------------ the loop */
 
-static void note_gap(struct daemon *d, struct loop *l, uint64_t ticks)
+static void note_gap(struct loop *l, uint64_t ticks)
 {
-	uint64_t gap = (ticks - l->last_work) * 1000 / l->ticks_per_us;
+	uint64_t gap = ticks - l->last_work;
 
 	/* Back to back is no gap: only waits count. */
-	if (gap > 200)
-		d->gap_ewma_ns = (d->gap_ewma_ns * 7 + min(gap, GAP_MAX_NS)) / 8;
+	if (gap * 4 > l->ticks_per_us)
+		l->gap_ewma = (l->gap_ewma * 7 + min(gap, l->gap_max)) / 8;
 }
 
 static bool worth_spinning(const struct daemon *d, const struct loop *l, uint64_t ticks)
 {
-	uint64_t idle_ns = (ticks - l->last_work) * 1000 / l->ticks_per_us;
-
-	if (!d->nr_live || d->gap_ewma_ns > d->conf.daemon.spin_ns)
-		return false;
-	return idle_ns < d->conf.daemon.spin_ns * 2;
+	return d->nr_live && l->gap_ewma <= l->spin_ticks &&
+	       ticks - l->last_work < l->spin_ticks * 2;
 }
 
 int daemon_run(struct daemon *d)
@@ -197,6 +199,7 @@ int daemon_run(struct daemon *d)
 	struct loop l = { .ticks_per_us = clock_ticks_per_us(), .step_poll_ns = STEP_POLL_NS };
 
 	l.last_work = clock_ticks();
+	l.gap_max = l.gap_ewma = GAP_MAX_US * l.ticks_per_us;	/* nothing is known: do not spin */
 	while (!d->stop) {
 		uint64_t ticks = clock_ticks();
 		bool did;
@@ -204,7 +207,7 @@ int daemon_run(struct daemon *d)
 		look_at_clock(d, &l, ticks);
 		did = sessions_turn(d);
 		if (did) {
-			note_gap(d, &l, ticks);
+			note_gap(&l, ticks);
 			l.step_poll_ns = STEP_POLL_NS;
 		}
 		if (d->rc.kick || d->rc.retry_ns)

@@ -22,7 +22,7 @@ static int pin(struct session *s, struct gpool *gp, struct block *b)
 	}
 	if (!nodeq_add(s->d->pool, &s->pins, 0, pool_id(s->d->pool, b)))
 		return -ENOBUFS;
-	index_get(s->d->ix, b);
+	index_get(gp, b);
 	t->pinned_bytes += gp->slot_bytes;
 	s->pinned_bytes += gp->slot_bytes;
 	return 0;

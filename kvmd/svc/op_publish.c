@@ -16,6 +16,7 @@
 enum { PUB_ACCEPT, PUB_STEP, PUB_SEAL };
 
 #define PIECE	1024u	/* blocks of a publish in one turn */
+#define BATCH	32u	/* hashed ahead of sealing */
 
 /*
  * Copy keys into the records of a piece. Stops at the first block that cannot
@@ -80,14 +81,14 @@ static bool merge(struct op *op, uint32_t pos, struct block *there, uint32_t dup
 
 	if (!op_release_later(op, dup))
 		return false;
-	index_get(s->d->ix, there);
+	index_get(&s->sp->gp[op->e.group], there);
 	seq_set(&s->st, op->e.seq, op->e.group, pos, pool_id(s->d->pool, there));
 	if (!op->e.group)
 		attrib_merged(s, op_seq(op), pos);
 	return true;
 }
 
-static void seal_one(struct op *op, uint32_t pos)
+static void seal_one(struct op *op, uint32_t pos, uint64_t hash)
 {
 	struct session *s = op->s;
 	struct seq *q = op_seq(op);
@@ -95,7 +96,7 @@ static void seal_one(struct op *op, uint32_t pos)
 	struct block *b = pool_block(s->d->pool, id), *there;
 
 	if (b->state != BLK_SEALING) {
-		op->n0++;		/* sealed before */
+		op->n3++;		/* sealed before */
 		return;
 	}
 	if (!may_seal(op, pos, &parent)) {
@@ -103,10 +104,10 @@ static void seal_one(struct op *op, uint32_t pos)
 		op->n2++;
 		return;
 	}
-	there = index_seal(s->d->ix, b, parent, pos, q->tag_new[g], q->aux[g]);
+	there = index_seal(s->d->ix, &s->sp->gp[g], b, hash, parent, pos, q->tag_new[g],
+			   q->aux[g]);
 	if (!there) {
 		op->n0++;
-		stat_inc(BLOCKS_PUBLISHED);
 	} else if (merge(op, pos, there, id)) {
 		op->n1++;
 		stat_inc(BLOCKS_MERGED);
@@ -116,21 +117,43 @@ static void seal_one(struct op *op, uint32_t pos)
 	}
 }
 
+/* Hashes first, so that the lines of the table and of the ghosts come side by side. */
+static void seal_batch(struct op *op, uint32_t n)
+{
+	struct session *s = op->s;
+	const struct index *ix = s->d->ix;
+	const uint32_t *blocks = seq_blocks(&s->st, op->e.seq, op->e.group) + op->e.first +
+				 op->cursor;
+	uint64_t hash[BATCH];
+	uint32_t sealed = op->n0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		const struct block *b = pool_block(s->d->pool, blocks[i]);
+
+		hash[i] = index_hash(ix, b->sid, op->e.group, b->key);
+		index_prefetch(ix, hash[i]);
+		ghosts_prefetch(ix->ghosts, hash[i]);
+	}
+	for (uint32_t i = 0; i < n; i++, op->cursor++)
+		seal_one(op, op->e.first + op->cursor, hash[i]);
+	stat_add(BLOCKS_PUBLISHED, op->n0 - sealed);
+}
+
 static enum op_ret seal(struct op *op, struct kvmd_cqe *c)
 {
 	struct seq *q = op_seq(op);
 	uint32_t end = min(op->e.nr, op->cursor + PIECE);
 
 	op->phase = PUB_SEAL;
-	for (; op->cursor < end; op->cursor++)
-		seal_one(op, op->e.first + op->cursor);
+	while (op->cursor < end)
+		seal_batch(op, min(end - op->cursor, (uint32_t)BATCH));
 	if (op->cursor < op->e.nr)
 		return op_park_more(op, false);
 	q->nr_publishing--;
 	stat_add(BLOCKS_PRIVATE, op->n2);
 	c->v0 = op->n1;
 	c->v1 = op->n2;
-	return op_done(c, (int)(op->n0 + op->n1));
+	return op_done(c, (int)(op->n0 + op->n1 + op->n3));
 }
 
 enum op_ret op_seq_publish(struct op *op, int err, struct kvmd_cqe *c)

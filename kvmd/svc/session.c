@@ -33,7 +33,7 @@ static void op_take(struct op *op)
 	op->state = OP_RUNNING;
 	op->phase = 0;
 	op->step_done = false;
-	op->cursor = op->n0 = op->n1 = op->n2 = op->new_id = 0;
+	op->cursor = op->n0 = op->n1 = op->n2 = op->n3 = op->new_id = 0;
 }
 
 static void op_put(struct op *op)

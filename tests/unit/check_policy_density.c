@@ -212,6 +212,30 @@ START_TEST(ghost_carries_class_uses_and_turn)
 }
 END_TEST
 
+/* Of a long prompt only a piece of the ghosts is asked for: insert() makes up for it. */
+START_TEST(ghost_that_was_not_told)
+{
+	const struct policy_ops *o = r.pol->ops;
+	struct policy_req q = { .nr_keys = 1, .tokens = 160 };
+	uint32_t a = prompt(1, 0), told, untold;
+	struct ghost g = { .hash = 1, .when = at(a)->last_use, .uses = 4, .tag = at(a)->tag };
+	struct ghost h = g;
+
+	g.aux = h.aux = o->aux(r.pol, at(a));
+	rig_remove(&r, a);
+	rig_clock(&r, r.pool->now + 5 * SECOND);
+	o->request(r.pol, &q);
+	o->ghost(r.pol, &g, &q);
+	told = rig_seal(&r, 0);
+	untold = rig_seal(&r, 0);
+	o->insert(r.pol, at(told), &g, q.tag_new, q.aux);
+	o->insert(r.pol, at(untold), &h, q.tag_new, q.aux);
+	ck_assert_uint_eq(at(told)->tag, at(untold)->tag);
+	ck_assert_uint_eq(at(told)->uses, at(untold)->uses);
+	ck_assert_uint_eq(at(told)->flags, at(untold)->flags);
+}
+END_TEST
+
 /* The turn goes up along a conversation, and not past a template that all use. */
 START_TEST(turns_are_counted)
 {
@@ -270,6 +294,7 @@ int main(void)
 	tcase_add_test(tc, leaves_that_nobody_told_of);
 	tcase_add_test(tc, evicted_out_of_turn);
 	tcase_add_test(tc, ghost_carries_class_uses_and_turn);
+	tcase_add_test(tc, ghost_that_was_not_told);
 	tcase_add_test(tc, turns_are_counted);
 	tcase_add_test(tc, hit_while_leased);
 	suite_add_tcase(s, tc);

@@ -1,0 +1,324 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# kvctl.sh - the command line of kvctl against a real daemon and a real client.
+#
+# O or KVMD_BUILD_DIR: build directory (build). Prints "ok NAME" or "not ok NAME"
+# per part. Exit status: 0 or 1.
+
+set -u
+root=$(cd "$(dirname "$0")/../.." && pwd)
+O=${O:-${KVMD_BUILD_DIR:-build}}
+case $O in /*) ;; *) O=$root/$O ;; esac
+kvctl=$O/kvctl
+tmp=$(mktemp -d "${TMPDIR:-/tmp}/kvctl.XXXXXX") || exit 1
+daemon='' engine='' recorder=''
+cleanup()
+{
+	[ -n "$recorder" ] && kill "$recorder" 2>/dev/null
+	[ -n "$engine" ] && kill "$engine" 2>/dev/null
+	[ -n "$daemon" ] && kill "$daemon" 2>/dev/null
+	wait 2>/dev/null
+	rm -rf "$tmp"
+}
+trap cleanup EXIT
+trap 'exit 1' HUP INT TERM
+failed=0
+failed_before=0
+unset KVMD_ADMIN_SOCKET
+export KVMD_SOCKET=$tmp/sock
+
+part()
+{
+	if [ "$failed" -eq "$failed_before" ]; then echo "ok $1"; else echo "not ok $1"; fi
+	failed_before=$failed
+}
+
+fail()
+{
+	echo "FAIL: $*" >&2
+	failed=$((failed + 1))
+}
+
+# run STATUS ARG...: run kvctl, check its exit status; output in $tmp/out, err.
+run()
+{
+	local want=$1 got
+	shift
+	"$kvctl" "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
+	got=$?
+	[ "$got" -eq "$want" ] || fail "kvctl $*: exit status $got, not $want: $(cat "$tmp/err")"
+}
+
+has() { grep -qF -- "$2" "$tmp/$1" || fail "no '$2' in $1: $(head -5 "$tmp/$1")"; }
+hasnt() { ! grep -qF -- "$2" "$tmp/$1" || fail "'$2' in $1"; }
+lacks() { [ ! -s "$tmp/$1" ] || fail "unexpected $1: $(head -5 "$tmp/$1")"; }
+# line TEXT: a whole line of the output, blanks squeezed.
+line() { tr -s ' ' <"$tmp/out" | sed 's/^ //; s/ $//' | grep -qxF -- "$1" ||
+	fail "no line '$1' in: $(head -8 "$tmp/out")"; }
+# key SEED I: the key of block I of the engine's chain SEED.
+key() { printf '%08x%08x%048d' "$1" "$2" 0; }
+
+for b in kvmd kvctl tests/cli/prog_engine; do
+	[ -x "$O/$b" ] || { echo "FAIL: no $O/$b: run make build-tests first" >&2; exit 1; }
+done
+
+# ------------------------------------------------------------ without a daemon
+
+run 0 help; has out "usage: kvctl [OPTION...] NOUN"; lacks err
+run 0 --help; has out "usage: kvctl [OPTION...] NOUN"
+run 0 status --help; has out "kvctl status show"
+run 0 help slab; has out "kvctl slab show SLAB"
+run 0 slab --help; has out "kvctl slab show SLAB"
+run 2 help nonsense; has err "no noun 'nonsense'"
+run 0 version; line "kvctl $(sed -n 's/^VERSION := //p' "$root/Makefile")"
+run 0 version -j; has out '"schema": 1'
+run 0 help -j; has out '"commands":'
+run 2 nonsense; has err "no noun 'nonsense'"; lacks out
+run 2 slab nonsense; has err "no verb 'nonsense' of slab"
+run 2 slab show; has err "usage: kvctl slab show SLAB"
+run 2 slab show 1 2; has err "usage:"
+run 2 --nonsense; has err "no option '--nonsense'"
+run 2 -Z; has err "no option '-Z'"
+run 2 dev -y; has err "dev list takes no --skip-first"
+run 2 dev --space x; has err "dev list takes no --space"
+run 2 dev -o; has err "needs a value"
+run 2 status -t soon; has err "'soon' is not a time"
+run 2 stat fast; has err "'fast' is no interval"
+run 2 stat 1 none; has err "'none' is no count"
+run 2 explain; has err "usage: kvctl explain"
+run 2 explain sp 12; has err "'12' is no key: 64 hex digits"
+run 2 space drop; has err "SPACE or --all"
+run 2 block show; has err "BLOCK, or --key"
+part "usage"
+
+run 0 help --list
+for word in "--socket" "slab" "slab show" "block list --state" "trace start --output"; do
+	line "$word"
+done
+[ "$(sort "$tmp/out" | uniq -d)" = "" ] || fail "help --list says something twice"
+cp "$tmp/out" "$tmp/list"
+run 0 completion
+cp "$tmp/out" "$tmp/completion"
+run 0 completion bash
+cmp -s "$tmp/out" "$tmp/completion" || fail "completion is not completion bash"
+# complete WORD...: what bash would offer for the last word.
+complete_words()
+{
+	bash -c '. "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _kvctl
+		echo "${COMPREPLY[*]}"' bash "$tmp/completion" kvctl "$@"
+}
+[ "$(complete_words cl)" = "client" ] || fail "completion of cl: $(complete_words cl)"
+[ "$(complete_words slab '')" = "list show" ] || fail "completion of slab: $(complete_words slab '')"
+[ "$(complete_words -j block list --li)" = "--limit" ] || fail "completion of block list --li"
+[ "$(complete_words log level d)" = "debug" ] || fail "completion of log level d"
+nouns=$(grep -v -e ' ' -e '^--' "$tmp/list" | tr '\n' ' ')
+[ "$(complete_words '') " = "$nouns" ] || fail "completion offers '$(complete_words '')'"
+part "help --list and completion"
+
+run 3; has err "no daemon at $tmp/sock.admin"; lacks out
+run 3 status -j
+run 3 -s "$tmp/nothing" slab; has err "no daemon at $tmp/nothing"
+KVMD_ADMIN_SOCKET=$tmp/other run 3 dev; has err "no daemon at $tmp/other"
+run 3 -s "@kvctl.$$" dev; has err "no daemon at @kvctl.$$"
+run 2 -s "$(printf '%0200d' 0)" dev; has err "a path has 1 to"
+part "no daemon"
+
+# ---------------------------------------------------------------- the daemon
+
+cat >"$tmp/conf" <<EOF
+[daemon]
+socket = $tmp/sock
+log_level = warn
+[pool]
+slab_bytes = 256K
+policy = lru
+[device host-0]
+bytes = 1M
+[tenant default]
+hbm_high = 512M
+EOF
+coproc "$O/kvmd" -c "$tmp/conf" 2>"$tmp/log"
+daemon=$COPROC_PID
+while ! [ -S "$tmp/sock.admin" ]; do
+	kill -0 "$daemon" 2>/dev/null || { cat "$tmp/log"; fail "kvmd does not start"; exit 1; }
+done
+
+run 0
+line "clients 0 sessions (0 dying), 0 sequences, 0 spaces, 1 tenants"
+line "hbm 0B of 1M in slabs: 0B leased, 0B cached, 0B free"
+line "tokens 0 asked"
+run 0 dev; line "DEVICE KIND BUDGET USED SLABS GRACE"; line "host-0 host 1M 0B 0 0ms"
+run 0 dev -n -b -o device,budget; line "host-0 1048576"; hasnt out DEVICE
+run 0 client; line "SESSION PID LABEL TENANT SPACE STATE SEQS WAITING STEP ENTRIES HIT% QUIET"
+run 2 client -o pid,odd; has err "no column 'odd'; there are session pid"
+run 2 stat -o odd; has err "no column 'odd'"
+run 0 conf; line "pool.policy lru density"; line "daemon.socket_mode 660 660"
+run 0 conf -o option,help; has out "permissions of both sockets"
+run 0 tenant -o tenant,high,max; line "default 512M -"
+run 0 log; line warn
+run 0 log level debug; run 0 log; line debug
+run 1 log level loud; has err "no log level 'loud'"
+run 0 log level warn
+run 1 space show nope; has err "no space 'nope'"
+run 1 client show 77; has err "no session 77"
+run 1 slab show 0; has err "no slab 0"
+run 1 -j slab show 0; has out '"message": "no slab 0'
+run 0 conf reload; has out reloaded
+part "an idle daemon"
+
+while read -r noun; do
+	case $noun in trace|explain|completion|help|version) continue ;; esac
+	run 0 "$noun" -j; has out '"schema": 1'; lacks err
+	"$kvctl" "$noun" >/dev/null || fail "kvctl $noun"
+done < <(tr ' ' '\n' <<<"$nouns" | grep .)
+part "every noun, as text and JSON"
+
+run 0 stat list; line "entries 0 entries submission entries taken from rings"
+run 0 stat list -n -o name
+names=$(wc -l <"$tmp/out")
+run 0 stat --prom
+[ "$(grep -c '^kvmd_[a-z_]* [0-9]*$' "$tmp/out")" = "$names" ] || fail "stat --prom: not $names samples"
+[ "$(grep -c '^# TYPE kvmd_[a-z_]* \(counter\|gauge\)$' "$tmp/out")" = "$names" ] || fail "TYPE lines"
+run 0 stat 10ms 3; [ "$(wc -l <"$tmp/out")" = 4 ] || fail "stat 10ms 3: $(cat "$tmp/out")"
+run 0 stat 10ms 3 -y -n; [ "$(wc -l <"$tmp/out")" = 3 ] || fail "stat -y -n: $(cat "$tmp/out")"
+run 0 stat -o wakeups,sessions,hit%; line "WAKEUPS SESSIONS HIT%"
+run 0 stat 10ms 2 -j; [ "$(grep -c '"schema": 1' "$tmp/out")" = 2 ] || fail "stat -j"
+part "stat"
+
+# ------------------------------------------------------------- with a client
+
+exec 5< <(exec "$kvctl" trace --output "$tmp/trace" --count 4 2>&1)
+recorder=$!
+read -r -u 5 text; [ "$text" = "kvctl: recording; interrupt to stop" ] || fail "trace: $text"
+mkfifo "$tmp/to" "$tmp/from"
+"$O/tests/cli/prog_engine" "$tmp/sock" "llama:8b" eng-1 <"$tmp/to" >"$tmp/from" &
+engine=$!
+exec 6>"$tmp/to" 7<"$tmp/from"
+read -r -u 7 text; [ "$text" = "ready 1" ] || fail "engine: $text"
+# tell LINE ANSWER: have the engine do something.
+tell()
+{
+	echo "$1" >&6
+	read -r -u 7 text
+	[ "$text" = "$2" ] || fail "engine: $1: $text, not $2"
+}
+tell "open 0 40 1" "ok 0"
+tell "open 1 60 1" "ok 40"
+tell "close 0" "ok 0"
+tell "open 2 100 2" "ok 0"
+
+run 0 client -o session,pid,label,tenant,space,state,seqs,step,hit%
+line "1 $engine eng-1 default llama:8b live 2 3 20.0"
+run 0 client show 1; line "pid $engine"; line "RANK PID UID CONNECTED"; line "0 $engine $(id -u) yes"
+run 0 seq -o session,seq,state,tokens,positions; line "1 1 live 960 60"; line "1 2 live 1600 100"
+run 0 seq --session 1 --limit 1 -n -o seq; line 1; has err "there is more: --offset"
+run 0 seq show 1 1 --limit 2; line "tokens 960"; line "0 1 1 sealed 1"; hasnt out "2 3 3"
+run 1 seq show 1 0; has err "no such sequence"
+run 0 space -o space,tenant,epoch,sessions,leased,idle; line "llama:8b default 0 1 160 0"
+run 0 space show "llama:8b"; line "sealed 160"; line "0 full 1 4K 16 4K 191 257 160 0 31 5 10 0 lru"
+run 0 tenant -o tenant,sessions,hbm -b; line "default 1 655360"
+run 0 slab -o slab,state,space,slots,used,size; line "0 active llama:8b 64 63 256K"
+run 0 slab show 0; line "leased 63"; line "$engine 1 yes no"
+run 0 status; line "clients 1 sessions (0 dying), 2 sequences, 1 spaces, 1 tenants"
+line "blocks 40 hit, 160 allocated, 160 published, 0 merged, 0 evicted"
+line "tokens 3200 asked: hbm 20.0%, recomputed 30.0%, pending 50.0%"
+run 0 pressure; line "SPACE LEVEL WAITING"; line "llama:8b none 0"
+run 0 check; line "everything agrees; records: 160"
+part "a client, its sequences and memory"
+
+run 0 block --limit 2 -n -o block,state,leases,children,parent,position,key
+line "1 sealed 1 1 0 0 $(key 1 0)"; line "2 sealed 1 1 1 1 $(key 1 1)"; has err "--offset 3"
+run 0 block --state open; lacks err
+run 1 block --state odd; has err "no block state 'odd'"
+run 1 block --space nope; has err "no space 'nope'"
+run 0 block show 3; line "position 2"
+run 0 block show --key "$(key 1 2)" --space "llama:8b"; line "block 3"
+run 1 block show --key "$(key 9 9)" --space "llama:8b"; has err "kvctl explain"
+run 1 block show 999999; has err "outside 1 to"
+part "blocks"
+
+tell "open 0 2 1" "ok 2"
+read -r -u 5 text
+[ "$text" = "kvctl: 4 requests, 160 blocks; 0 lost, 0 of another block size left out" ] ||
+	fail "trace: $text"
+wait "$recorder" 2>/dev/null
+recorder=''
+exec 5<&-
+[ "$(head -1 "$tmp/trace")" = '{"block_tokens":16}' ] || fail "header: $(head -1 "$tmp/trace")"
+[ "$(grep -c '"timestamp":[0-9]*,"input_length":[0-9]*,"output_length":0' "$tmp/trace")" = 4 ] ||
+	fail "trace: $(cut -c1-80 "$tmp/trace")"
+tail -1 "$tmp/trace" | grep -q '"input_length":32,.*"hash_ids":\[0,1\]}$' ||
+	fail "the last request: $(tail -1 "$tmp/trace")"
+if [ -x "$O/kvtrace" ]; then
+	"$O/kvtrace" info "$tmp/trace" >"$tmp/out" || fail "kvtrace cannot read the trace"
+	line "requests 4"
+fi
+part "trace"
+
+tell "close 0" "ok 0"
+tell "close 1" "ok 0"
+run 0 explain "llama:8b" "$(key 1 0)" "$(key 1 1)" "$(key 7 7)"
+has out "2 of 3 keys hit: 32 tokens. Key 2 was never published, as far as known."
+run 0 explain "llama:8b" "$(key 7 7)" "$(key 1 1)" -n -o position,hit,reason
+line "0 no never"; line "1 no behind"
+{ key 1 0; echo; key 1 1; echo; echo; } >"$tmp/keys"
+"$kvctl" explain "llama:8b" <"$tmp/keys" >"$tmp/out" || fail "explain from standard input"
+has out "2 of 2 keys hit: 32 tokens."
+run 0 explain -j "llama:8b" "$(key 1 0)"; has out '"leading_hits": 1'
+run 1 explain nope "$(key 1 0)"; has err "no space 'nope'"
+run 1 explain "llama:8b" "$(key 1 0)" --group 3; has err "no group 3"
+run 0 space drop "llama:8b"; line "60 blocks dropped"
+run 0 explain "llama:8b" "$(key 1 0)"; has out "was dropped by advice, its ttl or an operator"
+part "explain and drop"
+
+run 0 space raise "llama:8b"; line "llama:8b: epoch 1, 100 blocks of former epochs to drop"
+run 0 space raise "llama:8b" --epoch 9; has out "epoch 9"
+run 1 space raise "llama:8b" --epoch 9; has err "a new one must be higher"
+tell "close 2" "ok 0"
+run 0 drain; lacks err
+run 0 drain start 1; has out "slab 1: "
+run 1 drain start 77; has err "no slab 77"
+run 1 drain stop 0; has err "only a draining one can be kept"
+run 0 fault arm "copy:nth=1000"; run 0 fault; line "copy yes 0 0"
+run 1 fault arm odd; has err "odd"
+run 0 fault disarm; run 0 fault; line "copy no 0 0"
+run 0 check; has out "everything agrees"
+part "epoch, drain, fault"
+
+# ------------------------------------------------------------------ odd peers
+
+# A daemon that stands still: a timeout, not a hang.
+kill -STOP "$daemon"
+run 5 -t 100ms status; has err "no answer in 100 ms"
+kill -CONT "$daemon"
+run 0 status
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
+	chmod 755 "$tmp"
+	(cd "$tmp" && exec setpriv --reuid 65534 --clear-groups "$kvctl" -s sock.admin status) \
+		>"$tmp/out" 2>"$tmp/err"
+	[ $? = 4 ] || fail "another user: $(cat "$tmp/err")"
+	chmod 666 "$tmp/sock.admin"
+	(cd "$tmp" && exec setpriv --reuid 65534 --clear-groups "$kvctl" -s sock.admin status) \
+		>"$tmp/out" 2>"$tmp/err"
+	[ $? = 4 ] || fail "another user, open socket: $(cat "$tmp/err")"
+	has err "may not: only root and user 0"
+else
+	echo "SKIP: not root or no setpriv: cannot be another user"
+fi
+"$kvctl" status >/dev/full 2>"$tmp/err" && fail "a full device is no error"
+has err "standard output"
+part "timeout, permission, full device"
+
+echo quit >&6
+exec 6>&- 7<&-
+wait "$engine" || fail "the engine ended with $?"
+engine=''
+kill "$daemon"
+wait "$daemon" || fail "kvmd ended with $?: $(cat "$tmp/log")"
+daemon=''
+[ ! -e "$tmp/sock.admin" ] || fail "the admin socket is left behind"
+run 3 status
+part "the end"
+
+exit $((failed != 0))
