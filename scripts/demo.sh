@@ -36,6 +36,7 @@ cat >"$dir/kvmd.conf" <<END
 [daemon]
 socket = $dir/kvmd.sock
 clock = driven
+log_level = warn
 [pool]
 slab_bytes = 16M
 block_bytes_hint = 4096
@@ -60,7 +61,7 @@ sed '/^wrong bytes:/d' "$dir/report"
 
 echo
 echo "== kvctl status, while the cache is still warm"
-"$O/kvctl" -s "$dir/kvmd.sock" status
+"$O/kvctl" -s "$dir/kvmd.sock.admin" status
 
 echo
 kill -TERM "$daemon"

@@ -60,7 +60,7 @@ int pool_create(const struct pool_opts *o, struct workers *w, struct pool **ret_
 	p->blk = map;
 	madvise(map, array_bytes(o->nr_blocks), MADV_HUGEPAGE);
 	if (o->populate)
-		mem_populate(map, array_bytes(o->nr_blocks), 2);
+		pool_populate(p);
 	p->metadata_bytes = array_bytes(o->nr_blocks);
 	err = nodes_init(p, o->nr_nodes);
 	if (err)
@@ -74,6 +74,11 @@ err_unmap_blocks:
 err_free:
 	mem_big_free(p, sizeof(*p));
 	return err;
+}
+
+void pool_populate(struct pool *p)
+{
+	mem_populate(p->blk, array_bytes(p->nr_blocks), 1);
 }
 
 void pool_destroy(struct pool *p)

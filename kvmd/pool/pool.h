@@ -169,7 +169,7 @@ struct pool_opts {
 	uint32_t nr_nodes;
 	uint64_t slab_bytes;		/* aim for one slab over all planes and shards */
 	uint32_t wmark_min, wmark_low, wmark_high;	/* permille of a gpool's slots */
-	bool populate;			/* touch all metadata now */
+	bool populate;			/* touch all metadata at once (tests, benchmarks) */
 	bool hugetlb;
 };
 
@@ -201,6 +201,8 @@ struct pool {
 
 int pool_create(const struct pool_opts *o, struct workers *w, struct pool **ret_p);
 void pool_destroy(struct pool *p);
+/* Touch the whole block array; any thread, while the core thread uses it. */
+void pool_populate(struct pool *p);
 /* Walks everything and compares; 0, or -EUCLEAN with what is wrong in @msg. */
 int pool_check(const struct pool *p, char *msg, size_t msg_bytes);
 

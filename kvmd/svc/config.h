@@ -25,7 +25,7 @@ struct config_pool {
 	uint64_t nodes;			/* deferred releases and tickets, 64 bytes each */
 	uint64_t slab_bytes;
 	uint32_t wmark_min, wmark_low, wmark_high;	/* permille */
-	bool populate;			/* touch metadata at start */
+	bool populate;			/* touch metadata after start, by a worker */
 	bool hugetlb;
 	char *policy;
 	uint64_t alloc_timeout_ns;	/* of an EXTEND without a deadline */

@@ -168,7 +168,7 @@ static int make_pool(struct daemon *d)
 	struct pool_opts o = {
 		.nr_blocks = (uint32_t)c->blocks, .nr_nodes = (uint32_t)c->nodes,
 		.slab_bytes = c->slab_bytes, .wmark_min = c->wmark_min, .wmark_low = c->wmark_low,
-		.wmark_high = c->wmark_high, .populate = c->populate, .hugetlb = c->hugetlb,
+		.wmark_high = c->wmark_high, .hugetlb = c->hugetlb,
 	};
 	int err = pool_create(&o, d->workers, &d->pool);
 
@@ -182,6 +182,23 @@ static int make_pool(struct daemon *d)
 	reclaim_init(&d->rc, d->pool, d->ix, &reclaim_events);
 	err = make_devices(d);
 	return err ? err : make_tenants(d);
+}
+
+/*
+ * Touch the block array and the index from a worker, so that start-up does not
+ * wait for gigabytes of page faults and the request path seldom meets one.
+ */
+static void populate_fn(struct work *w)
+{
+	struct daemon *d = container_of(w, struct daemon, populate);
+
+	pool_populate(d->pool);
+	mem_populate(d->ix->tab, index_bytes(d->ix), 1);
+}
+
+static void populate_done(struct work *w)
+{
+	(void)w;
 }
 
 int daemon_init(struct daemon *d)
@@ -217,6 +234,11 @@ int daemon_init(struct daemon *d)
 	if (err) {
 		log_err("cannot start: %s: %s", what, strerror(-err));
 		return err;
+	}
+	if (d->conf.pool.populate) {
+		d->populate.fn = populate_fn;
+		d->populate.done = populate_done;
+		workers_submit(d->workers, &d->populate);
 	}
 	d->work_req.done = work_ready;
 	work_ready(&d->work_req, 0);

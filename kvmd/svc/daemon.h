@@ -227,6 +227,7 @@ struct daemon {
 	struct uring_req sig_req, work_req;
 	int sig_fd;
 	uint64_t work_val;
+	struct work populate;
 	char *conf_path;		/* NULL: defaults */
 	struct conn conn[POOL_MAX_CONNS];
 	struct session session[POOL_MAX_CONNS];

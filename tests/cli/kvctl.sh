@@ -222,7 +222,7 @@ run 0 slab -o slab,state,space,slots,used,size; line "0 active llama:8b 64 63 25
 run 0 slab show 0; line "leased 63"; line "$engine 1 yes no"
 run 0 status; line "clients 1 sessions (0 dying), 2 sequences, 1 spaces, 1 tenants"
 line "blocks 40 hit, 160 allocated, 160 published, 0 merged, 0 evicted"
-line "tokens 3200 asked: hbm 20.0%, recomputed 30.0%, pending 50.0%"
+line "tokens 3200 asked: hbm 20.0%, recomputed 20.0%, pending 60.0%"
 run 0 pressure; line "SPACE LEVEL WAITING"; line "llama:8b none 0"
 run 0 check; line "everything agrees; records: 160"
 part "a client, its sequences and memory"

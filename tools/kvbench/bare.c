@@ -12,6 +12,19 @@
 #define FREE_HEAD	0u
 #define LRU_HEAD	1u
 
+void bench_key(uint64_t i, uint8_t *ret_key)
+{
+	for (uint64_t w = 0; w < 4; w++) {
+		uint64_t x = i * 4 + w + 0x9e3779b97f4a7c15ull * (w + 1);
+
+		/* splitmix64's finaliser */
+		x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
+		x = (x ^ x >> 27) * 0x94d049bb133111ebull;
+		x ^= x >> 31;
+		memcpy(ret_key + w * 8, &x, 8);
+	}
+}
+
 static inline void append(struct bare *b, uint32_t list, uint32_t x)
 {
 	uint32_t last = b->rec[list].prev;
@@ -88,7 +101,7 @@ static void *get_memory(size_t bytes)
 	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (p == MAP_FAILED)
-		die("no memory for a floor of %zu bytes", bytes);
+		kvb_die("no memory for a floor of %zu bytes", bytes);
 	madvise(p, bytes, MADV_HUGEPAGE);
 	memset(p, 0, bytes);
 	return p;

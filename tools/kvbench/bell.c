@@ -77,8 +77,8 @@ void bell_start(void)
 	bell = (struct bell *)mmap(NULL, sizeof(*bell), PROT_READ | PROT_WRITE,
 				   MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (bell == MAP_FAILED)
-		die("mmap: %s", strerror(errno));
-	server = spawn();
+		kvb_die("mmap: %s", strerror(errno));
+	server = kvb_spawn();
 	if (!server) {
 		cpu_server();
 		serve(bell);
@@ -89,7 +89,7 @@ void bell_end(void)
 {
 	if (!server)
 		return;
-	reap(server, SIGKILL);
+	kvb_reap(server, SIGKILL);
 	server = 0;
 	munmap(bell, sizeof(*bell));
 }
@@ -114,7 +114,7 @@ void bell_measure(uint64_t spin_ns, uint64_t think_ns, uint64_t for_ns, struct b
 	cpu = cpu_of_process(server) - cpu;
 	st_rlx(&bell->spin_ticks, 0);
 	request(&t1);		/* it sleeps from now on */
-	ret_r->rtt_ns = median(bell_rtt, n) * tick_ns;
-	ret_r->send_ns = median(bell_send, n) * tick_ns;
+	ret_r->rtt_ns = kvb_median(bell_rtt, n) * tick_ns;
+	ret_r->send_ns = kvb_median(bell_send, n) * tick_ns;
 	ret_r->cpu_ns = (double)cpu / n;
 }

@@ -45,7 +45,7 @@ static int fill_chain(uint32_t first)
 		int err = kvc_wait_cqe(k, 30000000000ull, &c);
 
 		if (err)
-			die("filling the pool: %s", kvc_strerror(err));
+			kvb_die("filling the pool: %s", kvc_strerror(err));
 		if (c->res < 0)
 			res = c->res;
 		kvc_cqe_seen(k);
@@ -71,7 +71,7 @@ static double slice_floor(void *ctx)
 	for (end = time_ns() + bench.slice_ns; time_ns() < end; n++) {
 		put_random_keys(floor_shm->keys[0]);
 		if (floor_call(&r, &work, NULL) != NR)
-			die("the floor's lookup missed");
+			kvb_die("the floor's lookup missed");
 		sum += work;
 	}
 	floor_mode(FLOOR_PARK, 0);
@@ -94,7 +94,7 @@ static double slice_ours(void *ctx)
 		res = client_wait(k, NULL);
 		sum += ticks() - t0 - tick_cost;
 		if (res != (int)NR)
-			die("a lookup of %u keys that are there found %d", NR, res);
+			kvb_die("a lookup of %u keys that are there found %d", NR, res);
 	}
 	kvmd_pause(&big);
 	return ticks_to_ns(sum) / n;
@@ -107,7 +107,7 @@ static void metadata(void)
 
 	if (kvmd_status(&big, "pool_bytes", &pool) || kvmd_status(&big, "index_bytes", &index) ||
 	    kvmd_status(&big, "records", &records) || records <= 0) {
-		rows_skip(ROW_META, "no answer from kvctl -j status");
+		rows_skip(ROW_META, "not in the daemon's status");
 		return;
 	}
 	row_add(ROW_META, 0, (pool + index) / records);
@@ -127,7 +127,7 @@ static double small_rss(double *ret_blocks)
 	return rss;
 }
 
-void big_setup(void)
+void kvb_big_setup(void)
 {
 	const struct kvmd_opts o = { "big", bench.big_blocks, "1s" };
 	const struct floor_req fill = { .op = FLOOR_FILL, .pool = 1, .nr = bench.big_blocks,
@@ -142,7 +142,7 @@ void big_setup(void)
 	k = client_open(&big, bench.big_blocks, 4);
 	args = (uint8_t *)kvc_args_alloc(k, CHAIN * KVMD_KEY_BYTES, &args_off);
 	if (!args)
-		die("no room for keys");
+		kvb_die("no room for keys");
 	metadata();
 	/* nine tenths: reclaim has nothing to do */
 	while (nr_filled + CHAIN <= bench.big_blocks / 10 * 9 && !interrupted) {
@@ -151,7 +151,7 @@ void big_setup(void)
 		nr_filled += CHAIN;
 	}
 	if (!nr_filled)
-		die("the pool takes no block");
+		kvb_die("the pool takes no block");
 	row_add(ROW_RSS, 0, ((double)kvmd_rss(&big) - rss) /
 		((double)bench.big_blocks - blocks));
 	kvmd_pause(&big);
@@ -161,7 +161,7 @@ void big_setup(void)
 	floor_mode(FLOOR_PARK, 0);
 }
 
-void big_round(void)
+void kvb_big_round(void)
 {
 	struct turn t[] = { { slice_floor, NULL, 0 }, { slice_ours, NULL, 0 } };
 	double echo = echo_rtt_ns > 0 ? echo_rtt_ns : echo_measure();
@@ -170,7 +170,7 @@ void big_round(void)
 	row_add(ROW_COLD, echo + t[0].ret, t[1].ret);
 }
 
-void big_end(void)
+void kvb_big_end(void)
 {
 	kvc_destroy(k);
 	kvmd_end(&big);

@@ -11,6 +11,8 @@
 #include <json-c/json.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -32,7 +34,7 @@ static void write_conf(struct kvmd_proc *p, const struct kvmd_opts *o)
 	snprintf(p->conf, sizeof(p->conf), "%s/%s.conf", bench.dir, p->name);
 	f = fopen(p->conf, "w");
 	if (!f)
-		die("%s: %s", p->conf, strerror(errno));
+		kvb_die("%s: %s", p->conf, strerror(errno));
 	fprintf(f, "[daemon]\nsocket = %s\n", p->socket);
 	if (o->spin)
 		fprintf(f, "spin = %s\n", o->spin);
@@ -40,7 +42,7 @@ static void write_conf(struct kvmd_proc *p, const struct kvmd_opts *o)
 	fprintf(f, "[device null]\nkind = null\nbytes = %llu\n",
 		(unsigned long long)(o->blocks + 1) * PLANE_BYTES);
 	if (fclose(f))
-		die("%s: %s", p->conf, strerror(errno));
+		kvb_die("%s: %s", p->conf, strerror(errno));
 }
 
 static void remember(struct kvmd_proc *p)
@@ -50,7 +52,7 @@ static void remember(struct kvmd_proc *p)
 			running[i] = p;
 			return;
 		}
-	die("too many daemons");
+	kvb_die("too many daemons");
 }
 
 /* What it said, when it could not be used. */
@@ -96,7 +98,7 @@ void kvmd_start(struct kvmd_proc *p, const struct kvmd_opts *o)
 	snprintf(p->name, sizeof(p->name), "%s", o->name);
 	write_conf(p, o);
 	start = time_ns();
-	p->pid = spawn();
+	p->pid = kvb_spawn();
 	if (!p->pid)
 		run_daemon(p);
 	remember(p);
@@ -119,7 +121,7 @@ void kvmd_end(struct kvmd_proc *p)
 		usleep(5000);
 	}
 	if (p->pid)
-		reap(p->pid, SIGKILL);
+		kvb_reap(p->pid, SIGKILL);
 	p->pid = 0;
 	for (int i = 0; i < MAX_DAEMONS; i++)
 		if (running[i] == p)
@@ -143,7 +145,7 @@ void kvmd_pause(struct kvmd_proc *p)
 	if (waitpid(p->pid, &status, WUNTRACED) != p->pid || !WIFSTOPPED(status)) {
 		p->pid = 0;
 		show_log(p);
-		die("the daemon ended");
+		kvb_die("the daemon ended");
 	}
 	p->stopped = true;
 }
@@ -166,7 +168,7 @@ static FILE *open_proc(pid_t pid, const char *name)
 	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
 	f = fopen(path, "r");
 	if (!f)
-		die("%s: %s", path, strerror(errno));
+		kvb_die("%s: %s", path, strerror(errno));
 	return f;
 }
 
@@ -178,7 +180,7 @@ uint64_t kvmd_cpu_ticks(const struct kvmd_proc *p)
 	/* The name in field 2 is ours: no blanks. */
 	if (fscanf(f, "%*d %*s %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu",
 		   &utime, &stime) != 2)
-		die("/proc/PID/stat has another form");
+		kvb_die("/proc/PID/stat has another form");
 	fclose(f);
 	return utime + stime;
 }
@@ -242,25 +244,34 @@ static int find_number(struct json_object *o, const char *key, int depth, double
 	return -ENOENT;
 }
 
+/* The answer of the admin socket to @request, to be freed. */
+static char *ask(const struct kvmd_proc *p, const char *request)
+{
+	const size_t size = 1 << 18;
+	struct sockaddr_un to = { .sun_family = AF_UNIX };
+	char *text = (char *)calloc(1, size);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	size_t n = 0;
+	ssize_t got;
+
+	if (!text || fd < 0)
+		kvb_die("asking the daemon: %s", strerror(errno));
+	snprintf(to.sun_path, sizeof(to.sun_path), "%s.admin", p->socket);
+	if (connect(fd, (struct sockaddr *)&to, sizeof(to)) ||
+	    send(fd, request, strlen(request), MSG_NOSIGNAL) != (ssize_t)strlen(request))
+		kvb_die("%s: %s", to.sun_path, strerror(errno));
+	while (n < size - 1 && (got = read(fd, text + n, size - 1 - n)) > 0)
+		n += (size_t)got;
+	close(fd);
+	return text;
+}
+
 int kvmd_status(const struct kvmd_proc *p, const char *key, double *ret_v)
 {
-	struct json_object *o;
-	char cmd[512], *text;
-	size_t n;
-	FILE *f;
-	int err;
+	char *text = ask(p, "status show\n");
+	struct json_object *o = json_tokener_parse(text);
+	int err = o ? find_number(o, key, 0, ret_v) : -ENOENT;
 
-	snprintf(cmd, sizeof(cmd), "KVMD_SOCKET='%s' '%s' -j status 2>/dev/null", p->socket,
-		 bench.kvctl);
-	f = popen(cmd, "r");
-	text = (char *)calloc(1, 1 << 16);
-	if (!f || !text)
-		die("popen: %s", strerror(errno));
-	n = fread(text, 1, (1 << 16) - 1, f);
-	text[n] = 0;
-	pclose(f);
-	o = json_tokener_parse(text);
-	err = o ? find_number(o, key, 0, ret_v) : -ENOENT;
 	if (o)
 		json_object_put(o);
 	free(text);
@@ -296,8 +307,8 @@ struct kvc *client_open(struct kvmd_proc *p, uint64_t max_blocks, uint32_t max_s
 	o.spin_ns = 1000000000;
 	o.wait_ns = 100000000;
 	kvc_space_init(&s, "bench");
-	s.nr_groups = 1;
-	s.nr_shards = 1;
+	s.nr_groups = max_blocks != 0;	/* else what is there already */
+	s.nr_shards = s.nr_groups;
 	s.group[0] = (struct kvmd_group) {
 		.plane_bytes = PLANE_BYTES,
 		.planes = 1,
@@ -310,7 +321,7 @@ struct kvc *client_open(struct kvmd_proc *p, uint64_t max_blocks, uint32_t max_s
 	while ((err == -ENOENT || err == -ECONNREFUSED) && time_ns() < until && !ended(p));
 	if (err) {
 		show_log(p);
-		die("%s: no session: %s (%s)", p->name, kvc_strerror(err), kvc_refusal());
+		kvb_die("%s: no session: %s (%s)", p->name, kvc_strerror(err), kvc_refusal());
 	}
 	return k;
 }
@@ -323,7 +334,7 @@ int client_wait(struct kvc *k, struct kvmd_cqe *ret_cqe)
 	if (err >= 0)
 		err = kvc_wait_cqe(k, 30000000000ull, &c);
 	if (err)
-		die("a request had no answer: %s", kvc_strerror(err));
+		kvb_die("a request had no answer: %s", kvc_strerror(err));
 	res = c->res;
 	if (ret_cqe)
 		*ret_cqe = *c;

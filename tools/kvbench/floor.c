@@ -21,8 +21,8 @@ void floor_start(void)
 	floor_shm = (struct floor_shm *)mmap(NULL, sizeof(*floor_shm), PROT_READ | PROT_WRITE,
 					     MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (floor_shm == MAP_FAILED)
-		die("mmap: %s", strerror(errno));
-	server = spawn();
+		kvb_die("mmap: %s", strerror(errno));
+	server = kvb_spawn();
 	if (!server) {
 		cpu_server();
 		floor_serve(floor_shm);
@@ -33,7 +33,7 @@ void floor_end(void)
 {
 	if (!server)
 		return;
-	reap(server, SIGKILL);
+	kvb_reap(server, SIGKILL);
 	server = 0;
 	munmap(floor_shm, sizeof(*floor_shm));
 }

@@ -49,7 +49,7 @@ static double slice_keys(void *ctx)
 
 	(void)ctx;
 	if (kvc_chain_init(&c, "salt", 4, "model", 5, TOKENS))
-		die("kvc_chain_init");
+		kvb_die("kvc_chain_init");
 	start = time_ns();
 	for (end = start + bench.slice_ns; time_ns() < end; n += 64)
 		kvc_chain_blocks(&c, tokens, 64, keys);
@@ -120,7 +120,7 @@ static double run_python(void)
 	return ns;
 }
 
-void hash_round(void)
+void kvb_hash_round(void)
 {
 	struct turn t[] = { { slice_sha, NULL, 0 }, { slice_keys, NULL, 0 },
 			    { slice_all, NULL, 0 }, { slice_new, NULL, 0 } };

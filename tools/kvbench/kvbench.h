@@ -3,13 +3,14 @@
  * kvbench.h - what kvbench's files share: the run, the clock, the rows.
  *
  * Method. One session of R rounds; every measurement is taken once in each
- * round, its floor and ours in turn (NR_SLICES short slices each, the median
- * slice counts), so that a machine that drifts drifts under both. Ratios are
- * formed per round; what is printed is the median of the rounds, with the
- * smallest and the largest. Before a round both processors run a fixed
- * calculation in slices: when the slowest slice took more than 1.5 times the
- * median one, somebody else is using the machine and the round is not begun
- * (it is tried again, at most as often as there are rounds).
+ * round, its floor and ours in turn, NR_SLICES short slices each; the median
+ * slice counts, so that a few in which somebody else ran do not. A machine that
+ * drifts drifts under both. Ratios are formed per round; what is printed is the
+ * median of the rounds, with the smallest and the largest. Before a round both
+ * processors run a fixed calculation in slices: when the slowest slice took more
+ * than 1.5 times the median one, somebody else is using the machine and the round
+ * is put off (altogether as often as there are rounds; then it is run all the
+ * same, and counted as noisy).
  *
  * The client (this process) stays on one processor, whatever serves it (kvmd,
  * floor servers, peers) on another. A server that spins is stopped or parked
@@ -25,7 +26,8 @@
 #include "kvmd/lib/base.h"
 
 #define KVB_USAGE	2
-#define NR_SLICES	5
+#define NR_SLICES	15
+#define NR_WAKE_SLICES	5
 #define BENCH_TOKENS	16u		/* tokens of a block */
 
 /* --------------------------------------------------------------- timing.c */
@@ -85,7 +87,7 @@ static inline void think(uint64_t t)
 		cpu_relax();
 }
 
-/* ------------------------------------------------------------------ main.c */
+/* --------------------------------------------------------------- session.c */
 
 enum part {
 	PART_RING	= 1 << 0,
@@ -105,18 +107,19 @@ struct bench {
 	uint64_t wake_ns;		/* of one measurement of waking */
 	uint64_t idle_ns;
 	uint64_t big_blocks;
-	const char *kvmd, *kvctl;	/* paths; kvctl NULL: not found */
+	const char *kvmd;		/* path */
 	char dir[64];			/* everything that is created lies here */
 };
 extern struct bench bench;
 extern volatile bool interrupted;	/* SIGINT or SIGTERM came */
 
+void session_init(void);		/* first of all: signals, the directory */
 /* Prints, ends what was started, exits with 1. */
-void die(const char *fmt, ...) __printf(1, 2) __attribute__((noreturn));
-void note(const char *fmt, ...) __printf(1, 2);	/* to stderr */
+void kvb_die(const char *fmt, ...) __printf(1, 2) __attribute__((noreturn));
+void kvb_note(const char *fmt, ...) __printf(1, 2);	/* to stderr */
 /* A forked child that dies with its parent: 0 in the child. */
-pid_t spawn(void);
-void reap(pid_t pid, int sig);		/* send @sig, wait for its end */
+pid_t kvb_spawn(void);
+void kvb_reap(pid_t pid, int sig);		/* send @sig, wait for its end */
 
 /* ------------------------------------------------------------------ rows.c */
 
@@ -138,7 +141,7 @@ void rows_print_text(void);
 int rows_print_json(double calib, unsigned dropped, unsigned noisy);
 void rows_skip(enum row_id r, const char *why);	/* why it has no values */
 
-double median(double *v, unsigned n);	/* sorts */
+double kvb_median(double *v, unsigned n);	/* sorts */
 
 /* One after the other, NR_SLICES times each: medians of what they return. */
 typedef double slice_fn(void *ctx);
@@ -175,10 +178,13 @@ void kvmd_go(struct kvmd_proc *p);
 uint64_t kvmd_cpu_ticks(const struct kvmd_proc *p);	/* utime + stime of /proc/PID/stat */
 uint64_t kvmd_wakeups(const struct kvmd_proc *p);	/* context switches of all threads */
 uint64_t kvmd_rss(const struct kvmd_proc *p);		/* bytes */
-/* A number of `kvctl -j status`, wherever it is in it: 0, or -ENOENT. */
+/* A number of the daemon's status document, wherever in it: 0, or -ENOENT. */
 int kvmd_status(const struct kvmd_proc *p, const char *key, double *ret_v);
 
-/* A client of @p with its space opened; it never sleeps while it waits. */
+/*
+ * A client of @p with its space opened; it never sleeps while it waits.
+ * @max_blocks 0: the space is there already.
+ */
 struct kvc *client_open(struct kvmd_proc *p, uint64_t max_blocks, uint32_t max_seqs);
 /* Submit what was prepared, wait for the one completion; exits on errors. */
 int client_wait(struct kvc *k, struct kvmd_cqe *ret_cqe);
@@ -186,25 +192,25 @@ void client_warm(struct kvc *k);	/* some round trips, so that all is awake */
 
 /* ------------------------------------------------- what is measured, by part */
 
-void ring_setup(void);
-void ring_round(void);
-void ring_end(void);
-void ops_setup(void);
-void ops_round(void);
-void ops_end(void);
-void wake_setup(void);
-void wake_round(void);
-void wake_end(void);
-void idle_setup(void);
-void idle_end(void);
-void syscalls_round(struct kvmd_proc *p);
-void hash_round(void);
-void peers_setup(void);
-void peers_round(void);
-void peers_end(void);
-void big_setup(void);
-void big_round(void);
-void big_end(void);
+void kvb_ring_setup(void);
+void kvb_ring_round(void);
+void kvb_ring_end(void);
+void kvb_ops_setup(void);
+void kvb_ops_round(void);
+void kvb_ops_end(void);
+void kvb_wake_setup(void);
+void kvb_wake_round(void);
+void kvb_wake_end(void);
+void kvb_idle_setup(void);
+void kvb_idle_end(void);
+void kvb_syscalls_round(struct kvmd_proc *p);
+void kvb_hash_round(void);
+void kvb_peers_setup(void);
+void kvb_peers_round(void);
+void kvb_peers_end(void);
+void kvb_big_setup(void);
+void kvb_big_round(void);
+void kvb_big_end(void);
 
 /* The daemon that always spins, shared by the parts that want one. */
 extern struct kvmd_proc busy;

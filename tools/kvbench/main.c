@@ -2,19 +2,12 @@
 /*
  * main.c - kvbench: kvmd beside the floors of the machine it runs on.
  *
- * Options, the order of things, and what is left behind: nothing. Daemons and
- * servers are children that die with this process; files lie in one directory
- * of its own. kvbench.h says how is measured.
+ * Options, and the order of things. kvbench.h says how is measured.
  */
-#include <dirent.h>
 #include <getopt.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "kvmd/lib/conf.h"
@@ -23,16 +16,6 @@
 #define CALIB_LIMIT	1.5
 #define ALL_PARTS	0x7fu
 
-struct bench bench = {
-	.rounds = 7,
-	.slice_ns = 8000000,
-	.wake_ns = 60000000,
-	.idle_ns = 10000000000ull,
-	.big_blocks = 1 << 20,
-};
-volatile bool interrupted;
-static pid_t main_pid;
-
 static const struct {
 	const char *name;
 	unsigned parts;
@@ -40,105 +23,18 @@ static const struct {
 	void (*setup)(void), (*round)(void), (*end)(void);
 } parts[] = {
 	{ "ring", PART_RING, "NOP round trips and rates beside a bare ring echo",
-	  ring_setup, ring_round, ring_end },
+	  kvb_ring_setup, kvb_ring_round, kvb_ring_end },
 	{ "ops", PART_OPS, "open, close, extend, publish beside the same on bare arrays",
-	  ops_setup, ops_round, ops_end },
+	  kvb_ops_setup, kvb_ops_round, kvb_ops_end },
 	{ "wake", PART_WAKE, "waking a sleeping daemon, adaptive spinning, system calls",
-	  wake_setup, wake_round, wake_end },
-	{ "hash", PART_HASH, "block keys", NULL, hash_round, NULL },
-	{ "peers", PART_PEERS, "Unix socket, ZeroMQ", peers_setup, peers_round, peers_end },
+	  kvb_wake_setup, kvb_wake_round, kvb_wake_end },
+	{ "hash", PART_HASH, "block keys", NULL, kvb_hash_round, NULL },
+	{ "peers", PART_PEERS, "Unix socket, ZeroMQ", kvb_peers_setup, kvb_peers_round, kvb_peers_end },
 	{ "big", PART_BIG, "a pool of many blocks (16M alone, else 1M): start, memory, lookup",
-	  big_setup, big_round, big_end },
-	{ "idle", PART_IDLE, "CPU of a daemon with 8 idle clients over 10 s", idle_setup,
-	  NULL, idle_end },
+	  kvb_big_setup, kvb_big_round, kvb_big_end },
+	{ "idle", PART_IDLE, "CPU of a daemon with 8 idle clients over 10 s", kvb_idle_setup,
+	  NULL, kvb_idle_end },
 };
-
-void note(const char *fmt, ...)
-{
-	va_list ap;
-
-	fputs("kvbench: ", stderr);
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fputc('\n', stderr);
-}
-
-/* ------------------------------------------------------- what has to go again */
-
-static void remove_dir(void)
-{
-	char path[PATH_MAX];
-	struct dirent *e;
-	DIR *d;
-
-	if (!bench.dir[0])
-		return;
-	d = opendir(bench.dir);
-	while (d && (e = readdir(d))) {
-		snprintf(path, sizeof(path), "%s/%s", bench.dir, e->d_name);
-		if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
-			unlink(path);
-	}
-	if (d)
-		closedir(d);
-	rmdir(bench.dir);
-	bench.dir[0] = 0;
-}
-
-static void clean_up(void)
-{
-	if (getpid() != main_pid)
-		return;
-	kvmd_end_all();
-	remove_dir();
-}
-
-void die(const char *fmt, ...)
-{
-	va_list ap;
-
-	fputs("kvbench: ", stderr);
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fputc('\n', stderr);
-	if (getpid() != main_pid)
-		_exit(1);
-	exit(1);
-}
-
-static void on_signal(int sig)
-{
-	interrupted = true;
-	signal(sig, SIG_DFL);	/* the second one ends it at once */
-}
-
-pid_t spawn(void)
-{
-	pid_t pid;
-
-	fflush(NULL);
-	pid = fork();
-	if (pid < 0)
-		die("fork: %s", strerror(errno));
-	if (pid)
-		return pid;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != main_pid)
-		_exit(1);
-	signal(SIGINT, SIG_IGN);	/* the parent's to handle */
-	signal(SIGTERM, SIG_DFL);
-	return 0;
-}
-
-void reap(pid_t pid, int sig)
-{
-	if (sig)
-		kill(pid, sig);
-	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-		;
-}
 
 /* ------------------------------------------------------------------ options */
 
@@ -195,7 +91,7 @@ static void go_quick(void)
 {
 	bench.quick = true;
 	bench.rounds = 1;
-	bench.slice_ns = 1000000;
+	bench.slice_ns = 300000;
 	bench.wake_ns = 5000000;
 	bench.idle_ns = 1000000000;
 	bench.big_blocks = 1 << 16;
@@ -278,10 +174,8 @@ static int parse_options(int argc, char **argv, const char **ret_cpus)
 /* @name beside this program, else as it is: execvp() looks in PATH. */
 static const char *beside(const char *name)
 {
-	static char buf[2][PATH_MAX + 32];
-	static int n;
-	char exe[PATH_MAX];
-	char *path = buf[n++ % 2], *slash;
+	static char path[PATH_MAX + 32];
+	char exe[PATH_MAX], *slash;
 	ssize_t len = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
 
 	if (len <= 0)
@@ -291,22 +185,8 @@ static const char *beside(const char *name)
 	if (!slash)
 		return name;
 	*slash = 0;
-	snprintf(path, sizeof(buf[0]), "%s/%s", exe, name);
+	snprintf(path, sizeof(path), "%s/%s", exe, name);
 	return access(path, X_OK) ? name : path;
-}
-
-static void make_dir(void)
-{
-	const char *tmp = getenv("TMPDIR");
-
-	/* A socket's path has 108 bytes. */
-	if (!tmp || strlen(tmp) > 40)
-		tmp = "/tmp";
-	snprintf(bench.dir, sizeof(bench.dir), "%s/kvbench.XXXXXX", tmp);
-	if (!mkdtemp(bench.dir)) {
-		bench.dir[0] = 0;
-		die("no directory in %s: %s", tmp, strerror(errno));
-	}
 }
 
 /* -------------------------------------------------------------- the session */
@@ -318,11 +198,11 @@ static void each_part(int which)
 				   parts[i].end;
 
 		if (interrupted)
-			die("interrupted");
+			kvb_die("interrupted");
 		if (!fn || !(bench.parts & parts[i].parts))
 			continue;
 		if (bench.verbose)
-			note("%s %s", parts[i].name, which == 0 ? "set up" : which == 1 ? "round" :
+			kvb_note("%s %s", parts[i].name, which == 0 ? "set up" : which == 1 ? "round" :
 			     "end");
 		fn();
 	}
@@ -330,26 +210,19 @@ static void each_part(int which)
 
 int main(int argc, char **argv)
 {
-	struct sigaction sa = { .sa_handler = on_signal };
 	unsigned put_off = 0, noisy = 0;
 	const char *cpus = NULL;
 	double calib, worst = 0;
 	bool tty;
 	int rc;
 
-	main_pid = getpid();
 	rc = parse_options(argc, argv, &cpus);
 	if (rc >= 0)
 		return rc;
 	tty = isatty(STDERR_FILENO);
-	atexit(clean_up);
-	sigaction(SIGINT, &sa, NULL);
-	sigaction(SIGTERM, &sa, NULL);
-	signal(SIGPIPE, SIG_IGN);
+	session_init();
 	if (!bench.kvmd)
 		bench.kvmd = beside(KVMD_DAEMON_NAME);
-	bench.kvctl = beside(KVMD_KVCTL_NAME);
-	make_dir();
 	cpus_init(cpus);
 	timing_init();
 	each_part(0);
@@ -372,7 +245,7 @@ int main(int argc, char **argv)
 	each_part(2);
 	if (bench.json) {
 		if (rows_print_json(worst, put_off, noisy))
-			die("no memory");
+			kvb_die("no memory");
 	} else {
 		printf("kvbench %s: %u rounds, %s; %u put off, %u noisy all the same "
 		       "(slowest slice %.2f of the median)\n", KVMD_VERSION, bench.rounds,
@@ -380,6 +253,6 @@ int main(int argc, char **argv)
 		rows_print_text();
 	}
 	if (fflush(stdout) || ferror(stdout))
-		die("standard output: %s", strerror(errno));
+		kvb_die("standard output: %s", strerror(errno));
 	return 0;
 }

@@ -47,13 +47,13 @@ static void check_row(const volatile int32_t *row, uint32_t nr)
 	for (uint32_t i = 0; i < nr; i++)
 		zero += !row[i];
 	if (zero)
-		die("a row misses %u of %u blocks", zero, nr);
+		kvb_die("a row misses %u of %u blocks", zero, nr);
 }
 
 static void must(int64_t res, int64_t want, const char *what)
 {
 	if (res != want)
-		die("%s: %lld instead of %lld%s%s", what, (long long)res, (long long)want,
+		kvb_die("%s: %lld instead of %lld%s%s", what, (long long)res, (long long)want,
 		    res < 0 ? ": " : "", res < 0 ? kvc_strerror((int)res) : "");
 }
 
@@ -362,18 +362,18 @@ static void fill(void)
 	floor_mode(FLOOR_PARK, 0);
 }
 
-void ops_setup(void)
+void kvb_ops_setup(void)
 {
 	floor_start();
 	busy_start();
 	k = busy_client;
 	args = (uint8_t *)kvc_args_alloc(k, FLOOR_KEYS * KVMD_KEY_BYTES, &args_off);
 	if (!args)
-		die("no room for keys");
+		kvb_die("no room for keys");
 	fill();
 }
 
-void ops_round(void)
+void kvb_ops_round(void)
 {
 	struct chain_work hundred = { 0, NR_CHAINS, 100, false };
 	struct chain_work thousand = { LONG_KEY, NR_LONG, 1000, false };
@@ -408,6 +408,6 @@ void ops_round(void)
 	}
 }
 
-void ops_end(void)
+void kvb_ops_end(void)
 {
 }

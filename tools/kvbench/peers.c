@@ -39,7 +39,7 @@ static double slice_unix(void *ctx)
 	(void)ctx;
 	for (; time_ns() < end; n++)
 		if (send(sock, buf, ASK, 0) != ASK || recv(sock, buf, ASK, 0) != ANSWER)
-			die("the Unix socket's server is gone");
+			kvb_die("the Unix socket's server is gone");
 	return (double)(time_ns() - start) / n;
 }
 
@@ -67,7 +67,7 @@ static double slice_zmq(void *ctx)
 	for (; time_ns() < end; n++)
 		if (zmq_send(zmq_socket_, buf, ASK, 0) < 0 ||
 		    zmq_recv(zmq_socket_, buf, ASK, 0) < 0)
-			die("the ZeroMQ server is gone");
+			kvb_die("the ZeroMQ server is gone");
 	return (double)(time_ns() - start) / n;
 }
 
@@ -79,7 +79,7 @@ static void zmq_begin(void)
 	zmq_context = zmq_ctx_new();
 	zmq_socket_ = zmq_socket(zmq_context, ZMQ_REQ);
 	if (!zmq_socket_ || zmq_connect(zmq_socket_, url))
-		die("ZeroMQ does not connect to %s", url);
+		kvb_die("ZeroMQ does not connect to %s", url);
 	zmq_setsockopt(zmq_socket_, ZMQ_LINGER, &linger, sizeof(linger));
 	for (int i = 0; i < 3; i++)
 		slice_zmq(NULL);
@@ -87,14 +87,14 @@ static void zmq_begin(void)
 
 /* ---------------------------------------------------------------- the part */
 
-void peers_setup(void)
+void kvb_peers_setup(void)
 {
 	int fd[2];
 
 	busy_start();
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, fd))
-		die("socketpair: %s", strerror(errno));
-	unix_server = spawn();
+		kvb_die("socketpair: %s", strerror(errno));
+	unix_server = kvb_spawn();
 	if (!unix_server) {
 		cpu_server();
 		close(fd[0]);
@@ -107,14 +107,14 @@ void peers_setup(void)
 		return;
 	}
 	snprintf(url, sizeof(url), "ipc://%s/zmq", bench.dir);
-	zmq_server = spawn();
+	zmq_server = kvb_spawn();
 	if (!zmq_server) {
 		cpu_server();
 		serve_zmq();
 	}
 }
 
-void peers_round(void)
+void kvb_peers_round(void)
 {
 	struct turn t[] = { { slice_unix, NULL, 0 }, { nop_rtt, NULL, 0 },
 			    { slice_zmq, NULL, 0 } };
@@ -127,13 +127,13 @@ void peers_round(void)
 		row_add(ROW_ZMQ, t[2].ret, t[1].ret);
 }
 
-void peers_end(void)
+void kvb_peers_end(void)
 {
 	close(sock);
-	reap(unix_server, SIGKILL);
+	kvb_reap(unix_server, SIGKILL);
 	if (!HAS_ZMQ)
 		return;
 	zmq_close(zmq_socket_);
 	zmq_ctx_term(zmq_context);
-	reap(zmq_server, SIGKILL);
+	kvb_reap(zmq_server, SIGKILL);
 }

@@ -91,11 +91,11 @@ static double nop_rate(uint32_t batch, uint32_t depth)
 		}
 		sent += nr;
 		if (kvc_submit(k) < 0)
-			die("the session ended");
+			kvb_die("the session ended");
 		do {
 			n = kvc_reap(k, c, ARRAY_SIZE(c));
 			if (n < 0)
-				die("the session ended");
+				kvb_die("the session ended");
 			if (!n)
 				spin(&w);
 			got += (uint32_t)n;
@@ -165,13 +165,13 @@ double echo_measure(void)
 
 /* --------------------------------------------------------------- the part */
 
-void ring_setup(void)
+void kvb_ring_setup(void)
 {
 	floor_start();
 	busy_start();
 }
 
-void ring_round(void)
+void kvb_ring_round(void)
 {
 	struct turn one[] = { { slice_echo, NULL, 0 }, { nop_rtt, NULL, 0 },
 			      { slice_phase, NULL, 0 } };
@@ -190,19 +190,6 @@ void ring_round(void)
 		1e3 / pipe[1].ret);
 }
 
-void ring_end(void)
+void kvb_ring_end(void)
 {
-}
-
-void bench_key(uint64_t i, uint8_t *ret_key)
-{
-	for (uint64_t w = 0; w < 4; w++) {
-		uint64_t x = i * 4 + w + 0x9e3779b97f4a7c15ull * (w + 1);
-
-		/* splitmix64's finaliser */
-		x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
-		x = (x ^ x >> 27) * 0x94d049bb133111ebull;
-		x ^= x >> 31;
-		memcpy(ret_key + w * 8, &x, 8);
-	}
 }

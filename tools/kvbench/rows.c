@@ -137,7 +137,7 @@ static int cmp_double(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-double median(double *v, unsigned n)
+double kvb_median(double *v, unsigned n)
 {
 	qsort(v, n, sizeof(*v), cmp_double);
 	return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
@@ -151,7 +151,7 @@ void take_turns(struct turn *t, unsigned nr)
 		for (unsigned i = 0; i < nr; i++)
 			v[i][s] = t[i].fn(t[i].ctx);
 	for (unsigned i = 0; i < nr; i++)
-		t[i].ret = median(v[i], NR_SLICES);
+		t[i].ret = kvb_median(v[i], NR_SLICES);
 }
 
 void row_add(enum row_id r, double floor, double ours)
@@ -161,7 +161,7 @@ void row_add(enum row_id r, double floor, double ours)
 	for (int c = 0; c < NR_COL && !w->v[c]; c++) {
 		w->v[c] = (double *)calloc(MAX_ROUNDS, sizeof(double));
 		if (!w->v[c])
-			die("no memory");
+			kvb_die("no memory");
 	}
 	if (w->nr == MAX_ROUNDS)
 		return;
@@ -182,7 +182,7 @@ static void spread(enum row_id r, int col, double ret[3])
 	double v[MAX_ROUNDS];
 
 	memcpy(v, rows[r].v[col], n * sizeof(*v));
-	ret[0] = median(v, n);
+	ret[0] = kvb_median(v, n);
 	ret[1] = v[0];
 	ret[2] = v[n - 1];
 }

@@ -27,7 +27,7 @@ static void mark(enum mark m)
 
 static void __attribute__((noreturn)) traced(struct kvmd_proc *p)
 {
-	struct kvc *k = client_open(p, 4096, 16);
+	struct kvc *k = client_open(p, 0, 16);
 	const struct kvmd_cqe *c;
 
 	client_warm(k);
@@ -70,7 +70,7 @@ static bool next_entry(pid_t pid, uint64_t *ret_nr, uint64_t *ret_arg)
 	return true;
 }
 
-void syscalls_round(struct kvmd_proc *p)
+void kvb_syscalls_round(struct kvmd_proc *p)
 {
 	uint64_t nr, arg, sends = 0, waits = 0;
 	enum { BEFORE, SENDING, WAITING, DONE } at = BEFORE;
@@ -78,11 +78,13 @@ void syscalls_round(struct kvmd_proc *p)
 	pid_t pid;
 
 	kvmd_go(p);
-	pid = spawn();
+	pid = kvb_spawn();
 	if (!pid)
 		traced(p);
 	if (waitpid(pid, &status, WUNTRACED) != pid || !WIFSTOPPED(status)) {
 		kvmd_pause(p);
+		if (!WIFEXITED(status) || WEXITSTATUS(status) != 77)
+			kvb_die("the client to be traced ended early");
 		rows_skip(ROW_SYSCALLS, "tracing is not allowed here");
 		rows_skip(ROW_WAIT_SYSCALLS, "tracing is not allowed here");
 		return;
@@ -101,10 +103,10 @@ void syscalls_round(struct kvmd_proc *p)
 			waits++;
 	}
 	ptrace(PTRACE_DETACH, pid, NULL, NULL);
-	reap(pid, 0);
+	kvb_reap(pid, 0);
 	kvmd_pause(p);
 	if (at != DONE)
-		die("the traced client ended early");
+		kvb_die("the traced client ended early");
 	row_add(ROW_SYSCALLS, 0, (double)sends);
 	row_add(ROW_WAIT_SYSCALLS, 0, (double)waits);
 }

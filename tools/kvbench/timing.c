@@ -53,7 +53,7 @@ static void pin(int cpu)
 	CPU_ZERO(&s);
 	CPU_SET((unsigned)cpu, &s);
 	if (sched_setaffinity(0, sizeof(s), &s))
-		die("cannot run on cpu %d: %s", cpu, strerror(errno));
+		kvb_die("cannot run on cpu %d: %s", cpu, strerror(errno));
 }
 
 void cpu_client(void)
@@ -78,17 +78,17 @@ void cpus_init(const char *arg)
 
 	CPU_ZERO(&s);
 	if (sched_getaffinity(0, sizeof(s), &s))
-		die("sched_getaffinity: %s", strerror(errno));
+		kvb_die("sched_getaffinity: %s", strerror(errno));
 	for (int i = 0; i < CPU_SETSIZE && n < 2; i++)
 		if (CPU_ISSET((unsigned)i, &s))
 			cpu_of[n++] = i;
 	if (arg && sscanf(arg, "%d,%d", &cpu_of[0], &cpu_of[1]) != 2)
-		die("--cpus: '%s' is not like 0,1", arg);
+		kvb_die("--cpus: '%s' is not like 0,1", arg);
 	if (!arg && n < 2) {
 		cpu_of[0] = cpu_of[1] = -1;
 		one_cpu = true;
 		snprintf(text, sizeof(text), "not pinned: one processor");
-		note("warning: one processor: client and server take turns on it, the figures "
+		kvb_note("warning: one processor: client and server take turns on it, the figures "
 		     "are those of the scheduler");
 		return;
 	}
@@ -103,7 +103,7 @@ uint64_t cpu_of_process(pid_t pid)
 	clockid_t id;
 
 	if (clock_getcpuclockid(pid, &id) || clock_gettime(id, &t))
-		die("cpu clock of process %d: %s", (int)pid, strerror(errno));
+		kvb_die("cpu clock of process %d: %s", (int)pid, strerror(errno));
 	return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
 }
 
@@ -118,7 +118,7 @@ void spin_slow(uint32_t n)
 	if (n == 1u << 20)
 		since = time_ns();
 	if (interrupted || time_ns() - since > 20000000000ull)
-		die(interrupted ? "interrupted" : "a server does not answer any more");
+		kvb_die(interrupted ? "interrupted" : "a server does not answer any more");
 }
 
 /* Slowest over median of equal pieces of work. */
@@ -136,7 +136,7 @@ static double calib_here(unsigned long work)
 		(void)sink;
 		v[i] = (double)(ticks() - t);
 	}
-	mid = median(v, CALIB_SLICES);	/* sorts */
+	mid = kvb_median(v, CALIB_SLICES);	/* sorts */
 	return v[CALIB_SLICES - 1] / mid;
 }
 
@@ -149,15 +149,15 @@ double calib_worst(bool quick)
 	other = (double *)mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
 			       -1, 0);
 	if (other == MAP_FAILED)
-		die("mmap: %s", strerror(errno));
-	pid = spawn();
+		kvb_die("mmap: %s", strerror(errno));
+	pid = kvb_spawn();
 	if (!pid) {
 		cpu_server();
 		*other = calib_here(work);
 		_exit(0);
 	}
 	mine = calib_here(work);
-	reap(pid, 0);
+	kvb_reap(pid, 0);
 	if (*other > mine)
 		mine = *other;
 	munmap(other, 4096);

@@ -43,20 +43,20 @@ static void measure(struct kvmd_proc *p, struct kvc *k, uint64_t think_ns, uint6
 		t0 = ticks();
 		kvc_prep_nop(kvc_get_sqe(k));
 		if (kvc_submit(k) != 1)
-			die("%s: the session ended", p->name);
+			kvb_die("%s: the session ended", p->name);
 		t1 = ticks();
 		if (kvc_wait_cqe(k, 30000000000ull, &c))
-			die("%s: no answer", p->name);
+			kvb_die("%s: no answer", p->name);
 		bell_rtt[n] = (double)(ticks() - t0 - tick_cost);
 		bell_send[n] = (double)(t1 - t0 - min(t1 - t0, tick_cost));
 		kvc_cqe_seen(k);
 	}
 	ret_r->cpu_ns = (double)(cpu_of_process(p->pid) - cpu) / n;
-	ret_r->rtt_ns = median(bell_rtt, n) * tick_ns;
-	ret_r->send_ns = median(bell_send, n) * tick_ns;
+	ret_r->rtt_ns = kvb_median(bell_rtt, n) * tick_ns;
+	ret_r->send_ns = kvb_median(bell_send, n) * tick_ns;
 }
 
-void wake_setup(void)
+void kvb_wake_setup(void)
 {
 	const struct kvmd_opts o = { "sleepy", SMALL_POOL, "0" };
 
@@ -72,37 +72,37 @@ void wake_setup(void)
 static void wake_pair(enum row_id row, uint64_t think_ns, double ret[2])
 {
 	struct bell_result r;
-	double floor[NR_SLICES], ours[NR_SLICES];
+	double floor[NR_WAKE_SLICES], ours[NR_WAKE_SLICES];
 
-	for (int s = 0; s < NR_SLICES; s++) {
-		bell_measure(0, think_ns, bench.wake_ns / NR_SLICES, &r);
+	for (int s = 0; s < NR_WAKE_SLICES; s++) {
+		bell_measure(0, think_ns, bench.wake_ns / NR_WAKE_SLICES, &r);
 		floor[s] = r.rtt_ns;
-		measure(&sleepy, sleepy_client, think_ns, bench.wake_ns / NR_SLICES, &r);
+		measure(&sleepy, sleepy_client, think_ns, bench.wake_ns / NR_WAKE_SLICES, &r);
 		ours[s] = r.rtt_ns;
 	}
-	ret[0] = median(floor, NR_SLICES);
-	ret[1] = median(ours, NR_SLICES);
+	ret[0] = kvb_median(floor, NR_WAKE_SLICES);
+	ret[1] = kvb_median(ours, NR_WAKE_SLICES);
 	row_add(row, ret[0], ret[1]);
 }
 
 static void adapt_rtt(void)
 {
-	double floor[NR_SLICES], ours[NR_SLICES], fsend[NR_SLICES], osend[NR_SLICES];
+	double floor[NR_WAKE_SLICES], ours[NR_WAKE_SLICES], fsend[NR_WAKE_SLICES], osend[NR_WAKE_SLICES];
 	struct bell_result r;
 
-	for (int s = 0; s < NR_SLICES; s++) {
-		bell_measure(BELL_NEVER_SLEEP, 10000, bench.wake_ns / NR_SLICES, &r);
+	for (int s = 0; s < NR_WAKE_SLICES; s++) {
+		bell_measure(BELL_NEVER_SLEEP, 10000, bench.wake_ns / NR_WAKE_SLICES, &r);
 		floor[s] = r.rtt_ns;
 		fsend[s] = r.send_ns;
-		measure(&adaptive, adaptive_client, 10000, bench.wake_ns / NR_SLICES, &r);
+		measure(&adaptive, adaptive_client, 10000, bench.wake_ns / NR_WAKE_SLICES, &r);
 		ours[s] = r.rtt_ns;
 		osend[s] = r.send_ns;
 	}
-	row_add(ROW_ADAPT, median(floor, NR_SLICES), median(ours, NR_SLICES));
-	row_add(ROW_SEND, median(fsend, NR_SLICES), median(osend, NR_SLICES));
+	row_add(ROW_ADAPT, kvb_median(floor, NR_WAKE_SLICES), kvb_median(ours, NR_WAKE_SLICES));
+	row_add(ROW_SEND, kvb_median(fsend, NR_WAKE_SLICES), kvb_median(osend, NR_WAKE_SLICES));
 }
 
-void wake_round(void)
+void kvb_wake_round(void)
 {
 	struct bell_result f, o;
 	double a[2], b[2];
@@ -114,22 +114,22 @@ void wake_round(void)
 	bell_measure(0, 1000000, bench.wake_ns * 5, &f);
 	measure(&adaptive, adaptive_client, 1000000, bench.wake_ns * 5, &o);
 	row_add(ROW_ADAPT_CPU, f.cpu_ns, o.cpu_ns);
-	syscalls_round(&busy);
+	kvb_syscalls_round(&busy);
 }
 
-void wake_end(void)
+void kvb_wake_end(void)
 {
 	bell_end();
 }
 
 /* -------------------------------------------------------------------- idle */
 
-void idle_setup(void)
+void kvb_idle_setup(void)
 {
 	adaptive_start();
 }
 
-void idle_end(void)
+void kvb_idle_end(void)
 {
 	struct kvc *k[IDLE_CLIENTS];
 	uint64_t ticks0, wakes0, end;

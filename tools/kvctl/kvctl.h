@@ -2,7 +2,7 @@
 /*
  * kvctl.h - the operator's tool: one table of nouns and verbs, one file per noun.
  *
- * A verb asks the daemon one question over the admin socket (client.c), gets one
+ * A verb asks the daemon one question over the admin socket (ask.c), gets one
  * JSON document and shows it: as it is with -j, else as a table or a record
  * (table.c). The table of verbs feeds dispatch, help and completion, and through
  * `help --list` the check of the manual.
@@ -89,7 +89,7 @@ const struct ctl_noun *ctl_noun_find(const char *noun);	/* NULL: no such */
 int ctl_fail(int ret, const char *fmt, ...) __printf(2, 3);
 int ctl_usage(const char *fmt, ...) __printf(1, 2);	/* same, CTL_USAGE and a hint */
 
-/* ------------------------------------------------------------- client.c */
+/* ------------------------------------------------------------- ask.c */
 
 /* Connected and the request sent: CTL_OK and the socket, or why not (said). */
 int ctl_send(struct ctl *k, const char *noun, const char *verb, const char *const *kv,
@@ -107,6 +107,7 @@ int ctl_doc_error(struct ctl *k, json_object *doc);
 
 enum ctl_type {
 	CTL_STR, CTL_NUM, CTL_BYTES, CTL_MS, CTL_BOOL, CTL_LIST,
+	CTL_LIMIT,		/* bytes, 0: no limit */
 };
 
 struct ctl_col {
@@ -126,8 +127,13 @@ void ctl_print_json(json_object *doc);
 /* Ask and show array @key: -j or a table. The usual list verb. */
 int ctl_list(struct ctl *k, const char *noun, const char *verb, const char *const *kv,
 	     const char *key, const struct ctl_col *cols);
+/* Ask and show -j, or @text and member @member ("": none). The usual acting verb. */
+int ctl_act(struct ctl *k, const char *noun, const char *verb, const char *const *kv,
+	    const char *text, const char *member);
 /* Says on stderr that a bounded listing goes on. */
 void ctl_note_next(json_object *doc);
+
+extern const struct ctl_col ctl_slab_cols[];	/* slab.c, for drain too */
 
 uint64_t ctl_u64(json_object *row, const char *key);	/* 0 if it is not there */
 const char *ctl_str(json_object *row, const char *key);	/* "" if it is not there */

@@ -94,9 +94,9 @@ static void fmt_cell(const struct ctl *k, json_object *row, const struct ctl_col
 		return;
 	}
 	v = ctl_get(row, c->key);
-	if (!v)
+	if (!v || (c->type == CTL_LIMIT && !json_object_get_uint64(v)))
 		snprintf(buf, n, "-");
-	else if (c->type == CTL_BYTES)
+	else if (c->type == CTL_BYTES || c->type == CTL_LIMIT)
 		ctl_fmt_bytes(k, json_object_get_uint64(v), buf, n);
 	else if (c->type == CTL_MS)
 		ctl_fmt_ms(json_object_get_uint64(v), buf, n);
@@ -162,7 +162,8 @@ static int pick(struct ctl *k, const struct ctl_col *cols, bool all, const struc
 
 static bool is_number(const struct ctl_col *c)
 {
-	return c->type == CTL_NUM || c->type == CTL_BYTES || c->type == CTL_MS;
+	return c->type == CTL_NUM || c->type == CTL_BYTES || c->type == CTL_LIMIT ||
+	       c->type == CTL_MS;
 }
 
 static int new_column(struct libscols_table *tb, const struct ctl_col *c)
@@ -264,4 +265,20 @@ int ctl_list(struct ctl *k, const char *noun, const char *verb, const char *cons
 	}
 	json_object_put(doc);
 	return ret;
+}
+
+int ctl_act(struct ctl *k, const char *noun, const char *verb, const char *const *kv,
+	    const char *text, const char *member)
+{
+	json_object *doc;
+	int ret = ctl_ask(k, noun, verb, kv, &doc);
+
+	if (ret)
+		return ret;
+	if (k->json)
+		ctl_print_json(doc);
+	else
+		printf("%s%s\n", text, *member ? ctl_str(doc, member) : "");
+	json_object_put(doc);
+	return CTL_OK;
 }

@@ -120,6 +120,7 @@ struct replay_slot {
 	uint64_t hit_blocks, hit_tokens;	/* when a request came for the first time */
 	uint64_t asked_tokens;		/* of all opens, of later attempts too */
 	uint64_t merged_blocks;
+	uint64_t private_blocks;	/* that a publish left private */
 	uint64_t written_blocks;
 	uint64_t verified_blocks;
 	uint64_t wrong_blocks, wrong_bytes;

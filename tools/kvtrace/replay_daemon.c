@@ -227,24 +227,28 @@ static void exec_daemon(const char *binary, const char *config, pid_t parent)
 	_exit(127);
 }
 
-/* Until its socket accepts; 0, or -errno: it ended, or takes too long. */
+static bool answers(const char *path, int type)
+{
+	int fd = dial(path, type);
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
+/* Until both sockets accept; 0, or -errno: it ended, or takes too long. */
 static int wait_ready(const struct replay_daemon *d, uint64_t ns)
 {
 	uint64_t until = clock_ns() + ns;
 	struct pollfd ended = { .fd = d->pidfd, .events = POLLIN };
-	int fd;
 
-	for (;;) {
-		fd = dial(d->socket, SOCK_SEQPACKET);
-		if (fd >= 0) {
-			close(fd);
-			return 0;
-		}
+	while (!answers(d->socket, SOCK_SEQPACKET) || !answers(d->admin, SOCK_STREAM)) {
 		if (poll(&ended, 1, LOOK_MS) > 0)
 			return -ECHILD;
 		if (clock_ns() >= until)
 			return -ETIMEDOUT;
 	}
+	return 0;
 }
 
 static void remove_dir(struct replay_daemon *d)
@@ -291,7 +295,7 @@ static int use_running(struct replay_daemon *d, const struct replay_opts *o)
 	err = wait_ready(d, APPEAR_NS);
 	if (!err)
 		return KVT_OK;
-	kvt_warn("%s: no daemon: %s", d->socket, strerror(-err));
+	kvt_warn("no daemon answers on %s and %s", d->socket, d->admin);
 	return KVT_REFUSED;
 }
 

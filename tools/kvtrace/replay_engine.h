@@ -72,6 +72,7 @@ struct engine_op {
 	int32_t res;
 	uint32_t v0;
 	uint32_t seq;
+	uint32_t nr;			/* blocks it is about (publish) */
 	enum replay_op kind;
 	bool busy, done;
 	bool has_args;

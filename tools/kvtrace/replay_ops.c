@@ -31,8 +31,12 @@ static void op_done(struct engine *e, struct engine_op *op, const struct kvmd_cq
 	op->v0 = c->v0;
 	switch (op->kind) {
 	case REPLAY_PUBLISH:
-		if (c->res >= 0)
-			e->page->merged_blocks += c->v0;
+		if (c->res < 0)
+			break;
+		e->page->merged_blocks += c->v0;
+		e->page->private_blocks += c->v1;
+		if ((uint32_t)c->res + c->v1 != op->nr)
+			op->res = -EPROTO;	/* some were not even accepted */
 		break;
 	case REPLAY_CLOSE:
 		e->free_seq[e->nr_free_seqs++] = op->seq;

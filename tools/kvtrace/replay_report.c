@@ -53,6 +53,7 @@ static void sum_client(struct replay_slot *to, const struct replay_slot *c)
 	to->hit_tokens += c->hit_tokens;
 	to->asked_tokens += c->asked_tokens;
 	to->merged_blocks += c->merged_blocks;
+	to->private_blocks += c->private_blocks;
 	to->written_blocks += c->written_blocks;
 	to->verified_blocks += c->verified_blocks;
 	to->wrong_blocks += c->wrong_blocks;
@@ -190,8 +191,9 @@ static void print_text(const struct replay_plan *p, const struct replay_result *
 	text_rate("token hit rate", s->hit_tokens, b->sum.hit_tokens, p->tokens, b->is_there);
 	text_attribution(a);
 	printf("%-20s %" PRIu64 " hit, %" PRIu64 " written, %" PRIu64 " merged, %" PRIu64
-	       " evicted, %" PRIu64 " verified\n", "blocks", s->hit_blocks, s->written_blocks,
-	       s->merged_blocks, a->stats.val[KVMD_STAT_BLOCKS_EVICTED], s->verified_blocks);
+	       " left private, %" PRIu64 " evicted, %" PRIu64 " verified\n", "blocks",
+	       s->hit_blocks, s->written_blocks, s->merged_blocks, s->private_blocks,
+	       a->stats.val[KVMD_STAT_BLOCKS_EVICTED], s->verified_blocks);
 	printf("%-20s %" PRIu64 " deadlocks, %" PRIu64 " without memory, %" PRIu64
 	       " longer than the pool\n", "tried again", s->deadlocks, s->no_memory, s->cut);
 	if (s->clock_refused)
@@ -299,6 +301,7 @@ static int print_json(const struct replay_plan *p, const struct replay_result *a
 	json_u64(&j, "hit_tokens", s->hit_tokens);
 	json_u64(&j, "written_blocks", s->written_blocks);
 	json_u64(&j, "merged_blocks", s->merged_blocks);
+	json_u64(&j, "private_blocks", s->private_blocks);
 	json_u64(&j, "verified_blocks", s->verified_blocks);
 	json_u64(&j, "wrong_blocks", s->wrong_blocks);
 	json_u64(&j, "evicted_blocks", a->stats.val[KVMD_STAT_BLOCKS_EVICTED]);

@@ -186,6 +186,7 @@ static int publish(struct engine *e, const struct request *q, uint32_t first, ui
 		return err;
 	op->has_args = true;
 	op->args = off;
+	op->nr = nr;
 	kvc_prep_publish(sqe, q->seq, q->gen, 0, first, off, nr, e->step);
 	err = engine_go(e, op, sqe, !e->o->late);
 	if (err || e->o->late)
