@@ -356,10 +356,17 @@ static void peer_close(struct peer *p)
 	p->pid = 0;
 }
 
+int peer_status(struct peer *p)
+{
+	int status = wait_for(p->pid);
+
+	peer_close(p);
+	return status;
+}
+
 void peer_end(struct peer *p)
 {
-	T_EQ(wait_for(p->pid), 0);
-	peer_close(p);
+	T_EQ(peer_status(p), 0);
 }
 
 void peer_kill(struct peer *p)

@@ -77,6 +77,7 @@ void peer_start(struct peer *p, struct hd *d, peer_fn *fn, void *arg);
 void say(struct peer *p, uint64_t v);
 uint64_t hear(struct peer *p);
 void peer_end(struct peer *p);			/* it ends by itself, without a failure */
+int peer_status(struct peer *p);		/* it ends; its exit status, or 128 + signal */
 void peer_kill(struct peer *p);			/* SIGKILL, and gone when this returns */
 void peer_halt(struct peer *me);		/* in the child: wait to be killed */
 

@@ -13,7 +13,7 @@
 
 int index_create(struct pool *p, uint32_t nr_ghosts, struct index **ret_ix)
 {
-	uint64_t slots = roundup_pow2(div_round_up((uint64_t)p->nr_blocks * 4, 3));
+	uint64_t slots = roundup_pow2(div_round_up((uint64_t)p->nr_blocks * 5, 4));
 	struct index *ix;
 	int err = -ENOMEM;
 
@@ -178,8 +178,12 @@ uint32_t index_miss_reason(struct index *ix, const struct space *sp, uint8_t gro
 			   const void *key)
 {
 	const struct pool *p = ix->pool;
-	struct ghost *g = ghosts_find(ix->ghosts, index_hash(ix, sp->sid, group, key));
+	uint64_t hash = index_hash(ix, sp->sid, group, key);
+	struct ghost *g;
 
+	if (index_find(ix, sp->sid, group, key, hash))
+		return KVMD_MISS_DROPPED;	/* here, but its time is over */
+	g = ghosts_find(ix->ghosts, hash);
 	if (g)
 		return g->why;
 	if (!sp->nr_stale)

@@ -3,7 +3,7 @@
  * index.h - the prefix index: 32-byte keys to blocks.
  *
  * Open addressing over {32 bits of hash, record id}, linear probing, load at
- * most 3/4, deletion by shifting back: a hit costs one line of the table and
+ * most 4/5, deletion by shifting back: a hit costs one line of the table and
  * the record. A hash only proposes; identity is (space and epoch = sid, group,
  * key), compared whole in the record.
  *
@@ -83,6 +83,12 @@ static inline struct block *index_find(const struct index *ix, uint16_t sid, uin
 			return b;
 	}
 	return NULL;
+}
+
+/* May a new request take @b? One whose time to live is over is as good as gone. */
+static inline bool index_hittable(const struct index *ix, const struct block *b)
+{
+	return b && !(unlikely(b->flags & BLK_F_TTL) && (int32_t)(ix->pool->now - b->until) >= 0);
 }
 
 /*

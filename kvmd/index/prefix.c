@@ -42,10 +42,7 @@ static struct block *batch_find(const struct index *ix, uint16_t sid, uint8_t g,
 		return NULL;
 	if (unlikely(b->sid != sid || b->group != g || !key_equal(b->key, key)))
 		b = index_find(ix, sid, g, key, bt->hash[i]);
-	/* An expired block is as good as gone. */
-	if (b && unlikely(b->flags & BLK_F_TTL) && (int32_t)(ix->pool->now - b->until) >= 0)
-		return NULL;
-	return b;
+	return index_hittable(ix, b) ? b : NULL;
 }
 
 static void take(struct gpool *gp, struct block *b)

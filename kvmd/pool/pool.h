@@ -121,7 +121,8 @@ struct gpool {
 	struct policy *policy;
 	struct list waiters;		/* waiting allocations, reclaim/ owns it */
 	uint32_t nr_waiters;
-	bool growth_failed;		/* last slab creation failed: until something is freed */
+	bool growth_failed;		/* last slab creation failed: until something is freed, */
+	uint64_t growth_retry_ns;	/* or until then, CLOCK_MONOTONIC */
 	bool reclaiming;		/* background reclaim runs until wmark_high */
 };
 
@@ -183,12 +184,16 @@ struct pool {
 	struct node *node;		/* [nr_nodes + 1] */
 	uint32_t node_head, nr_nodes, nr_free_nodes;
 	struct sid_info sid[POOL_MAX_SIDS];
+	uint32_t last_sid;		/* given out last */
 	struct space space[POOL_MAX_SPACES];
+	uint32_t space_end;		/* records from here on were never used */
 	struct tenant tenant[POOL_MAX_TENANTS];
 	uint32_t nr_tenants;
 	struct dev dev[POOL_MAX_DEVS];
 	uint32_t nr_devs;
 	struct slab slab[POOL_MAX_SLABS];
+	uint32_t slab_end;		/* records from here on were never used */
+	uint32_t nr_draining;		/* slabs DRAINING or WAIT_TENANT */
 	struct pool_opts opts;
 	struct workers *workers;	/* not owned */
 	const struct pool_events *events;

@@ -14,8 +14,11 @@
  */
 #include "kvmd/pool/pool.h"
 
+#include "kvmd/lib/clock.h"
 #include "kvmd/lib/mem.h"
 #include "kvmd/lib/stats.h"
+
+#define GROWTH_PAUSE_NS	100000000ull
 
 static const char *const names[NR_SLAB_STATE] = {
 	[SLAB_NONE]	   = "none",
@@ -99,13 +102,19 @@ static bool budget_fits(const struct gpool *gp, uint64_t extent_bytes)
 	return true;
 }
 
+/* A device that failed is not asked again at once. */
+static bool must_pause(const struct gpool *gp)
+{
+	return gp->growth_failed && clock_ns() < gp->growth_retry_ns;
+}
+
 bool slab_can_grow(const struct pool *p, const struct gpool *gp)
 {
 	uint32_t nr, k = free_index(gp);
 	uint64_t bytes;
 
 	(void)p;
-	if (k == gp->max_slabs || gp->growth_failed)
+	if (k == gp->max_slabs || must_pause(gp))
 		return false;
 	slab_shape(gp, k, &nr, &bytes);
 	return budget_fits(gp, bytes);
@@ -228,6 +237,7 @@ static void create_done(struct work *w)
 	}
 	gp->nr_coming -= usable(s);
 	gp->growth_failed = true;
+	gp->growth_retry_ns = clock_ns() + GROWTH_PAUSE_NS;
 	destroy_start(s);		/* what was made of it */
 	if (p->events)
 		p->events->slab_failed(p, gp, err);
@@ -244,12 +254,13 @@ int slab_grow(struct pool *p, struct gpool *gp)
 	if (k == gp->max_slabs)
 		return -ENOSPC;
 	slab_shape(gp, k, &nr, &bytes);
-	if (gp->growth_failed || !budget_fits(gp, bytes))
+	if (must_pause(gp) || !budget_fits(gp, bytes))
 		return -ENOMEM;
 	while (i < POOL_MAX_SLABS && p->slab[i].state != SLAB_NONE)
 		i++;
 	if (i == POOL_MAX_SLABS)
 		return -ENOSPC;
+	p->slab_end = max(p->slab_end, i + 1);
 	s = &p->slab[i];
 	s->gp = gp;
 	s->taker = NULL;
@@ -291,6 +302,7 @@ void slab_drain(struct pool *p, struct slab *s, struct gpool *taker)
 	if (s->state != SLAB_ACTIVE)
 		return;
 	s->state = SLAB_DRAINING;
+	p->nr_draining++;
 	s->taker = taker;
 	gp->nr_slots -= usable(s);
 	gp->nr_free -= s->nr_free;
@@ -302,35 +314,10 @@ void slab_undrain(struct pool *p, struct slab *s)
 {
 	if (s->state != SLAB_DRAINING)
 		return;
+	p->nr_draining--;
 	s->gp->nr_coming += usable(s);
 	s->taker = NULL;
 	slab_activate(p, s);
-}
-
-static void scrub_done(struct work *w)
-{
-	struct slab *s = container_of(w, struct slab, work);
-	struct pool *p = slab_pool(s);
-	struct gpool *to = s->taker;
-	uint32_t k = free_index(to);
-
-	stat_inc(SLABS_SCRUBBED);
-	if (s->work_err || k == to->max_slabs) {
-		destroy_start(s);	/* not provably clean, or no place: never reused */
-		return;
-	}
-	charge_devs(s, -1);
-	s->gp->slab[s->first / s->gp->slab_slots] = NULL;
-	s->gp = to;
-	s->taker = NULL;
-	s->gen++;
-	s->first = k * to->slab_slots;
-	slab_shape(to, k, &s->nr, &s->extent_bytes);
-	to->slab[k] = s;
-	charge_devs(s, 1);
-	to->nr_coming += usable(s);
-	stat_inc(SLABS_MOVED);
-	slab_announce(p, s);
 }
 
 /* Can the very memory of @s serve as @to's next slab? */
@@ -350,6 +337,32 @@ static bool same_shape(const struct slab *s, const struct gpool *to)
 	return true;
 }
 
+static void scrub_done(struct work *w)
+{
+	struct slab *s = container_of(w, struct slab, work);
+	struct pool *p = slab_pool(s);
+	struct gpool *to = s->taker;
+	uint32_t k = free_index(to);
+
+	stat_inc(SLABS_SCRUBBED);
+	if (s->work_err || !same_shape(s, to)) {
+		destroy_start(s);	/* not provably clean, or no place: never reused */
+		return;
+	}
+	charge_devs(s, -1);
+	s->gp->slab[s->first / s->gp->slab_slots] = NULL;
+	s->gp = to;
+	s->taker = NULL;
+	s->gen++;
+	s->first = k * to->slab_slots;
+	slab_shape(to, k, &s->nr, &s->extent_bytes);
+	to->slab[k] = s;
+	charge_devs(s, 1);
+	to->nr_coming += usable(s);
+	stat_inc(SLABS_MOVED);
+	slab_announce(p, s);
+}
+
 static void slab_unmapped(struct pool *p, struct slab *s)
 {
 	if (!s->taker || !same_shape(s, s->taker)) {
@@ -361,6 +374,7 @@ static void slab_unmapped(struct pool *p, struct slab *s)
 		return;
 	}
 	if (s->taker->sp->tenant != s->gp->sp->tenant && !slab_bits_empty(s->ever)) {
+		p->nr_draining++;
 		s->state = SLAB_WAIT_TENANT;
 		return;
 	}
@@ -377,14 +391,21 @@ void slab_advance(struct pool *p, struct slab *s)
 		if (slab_nr_used(s))
 			return;
 		s->state = SLAB_UNMAPPING;
+		p->nr_draining--;
 		memcpy(s->unacked, s->mapped, sizeof(s->unacked));
 		if (!slab_bits_empty(s->unacked) && p->events)
 			p->events->slab_unmap(p, s);
 		if (slab_bits_empty(s->unacked))
 			slab_unmapped(p, s);
 		return;
-	case SLAB_UNMAPPING:
 	case SLAB_WAIT_TENANT:
+		if (!slab_bits_empty(s->ever))
+			return;
+		p->nr_draining--;
+		s->state = SLAB_UNMAPPING;
+		slab_unmapped(p, s);
+		return;
+	case SLAB_UNMAPPING:
 		if (slab_bits_empty(s->unacked))
 			slab_unmapped(p, s);
 		return;

@@ -172,11 +172,12 @@ static int gpool_init(struct pool *p, struct space *sp, uint32_t g,
 	gp->slot_owner = mem_big_alloc(gp->max_slots * sizeof(uint32_t), p->opts.populate);
 	gp->free_slot = mem_big_alloc(gp->max_slots * sizeof(uint32_t), p->opts.populate);
 	gp->policy = pol->create(p, gp);
+	if (gp->slot_owner && gp->free_slot)
+		p->metadata_bytes += 2ull * gp->max_slots * sizeof(uint32_t);
 	if (!gp->slab || !gp->slot_owner || !gp->free_slot || !gp->policy) {
 		snprintf(msg, n, "out of memory for the metadata of %u slots", gp->max_slots);
 		return -ENOMEM;
 	}
-	p->metadata_bytes += 2ull * gp->max_slots * sizeof(uint32_t);
 	return 0;
 }
 
@@ -217,9 +218,13 @@ struct space *space_find(struct pool *p, const char *name)
 
 static int sid_alloc(struct pool *p, struct space *sp, uint64_t epoch, uint16_t *ret_sid)
 {
-	for (uint32_t i = 1; i < POOL_MAX_SIDS; i++) {
+	/* The one unused for longest: a sequence may still carry a sid that has ended. */
+	for (uint32_t n = 1; n < POOL_MAX_SIDS; n++) {
+		uint32_t i = (p->last_sid + n - 1) % (POOL_MAX_SIDS - 1) + 1;
+
 		if (p->sid[i].sp)
 			continue;
+		p->last_sid = i;
 		p->sid[i] = (struct sid_info) { .sp = sp, .epoch = epoch };
 		*ret_sid = (uint16_t)i;
 		return 0;
@@ -288,6 +293,7 @@ int space_create(struct pool *p, const struct kvmd_space *m, struct tenant *t,
 			goto err_exit_gpools;
 	}
 	sp->in_use = true;
+	p->space_end = max(p->space_end, id + 1);
 	*ret_sp = sp;
 	return 0;
 

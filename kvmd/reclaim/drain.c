@@ -65,7 +65,9 @@ bool reclaim_drain_turn(struct reclaim *rc)
 {
 	bool more = false, waiting = false;
 
-	for (uint32_t i = 0; i < POOL_MAX_SLABS; i++) {
+	if (!rc->pool->nr_draining)
+		return false;
+	for (uint32_t i = 0; i < rc->pool->slab_end; i++) {
 		struct slab *s = &rc->pool->slab[i];
 
 		if (s->state == SLAB_DRAINING) {
@@ -88,39 +90,13 @@ static uint64_t held_bytes(const struct pool *p, const struct tenant *t)
 {
 	uint64_t bytes = 0;
 
-	for (uint32_t i = 0; i < POOL_MAX_SPACES; i++) {
+	for (uint32_t i = 0; i < p->space_end; i++) {
 		const struct space *sp = &p->space[i];
 
 		for (uint32_t g = 0; sp->in_use && sp->tenant == t && g < sp->nr_groups; g++)
 			bytes += (uint64_t)sp->gp[g].nr_slots * sp->gp[g].slot_bytes;
 	}
 	return bytes;
-}
-
-/*
- * How willingly @from gives one slab for @to: 0 not at all, larger is better:
- * over high, over low, others; in a class whoever has more slack.
- */
-static double willingness(const struct pool *p, const struct gpool *from, const struct gpool *to)
-{
-	const struct tenant *t = from->sp->tenant;
-	uint64_t held = held_bytes(p, t), slab = (uint64_t)from->slab_slots * from->slot_bytes;
-	uint64_t slack = (uint64_t)from->nr_free + from->nr_idle;
-	double class = 1;
-
-	if (from == to || !from->nr_slots || from->nr_waiters || slack < from->slab_slots)
-		return 0;
-	if (from->sp->dev[0] != to->sp->dev[0])
-		return 0;
-	if (t != to->sp->tenant) {
-		if (held < slab || held - slab < t->hbm_min)
-			return 0;
-		if (t->hbm_high && held > t->hbm_high)
-			class = 4;
-		else if (held - slab >= t->hbm_low)
-			class = 2;
-	}
-	return class + (double)slack / (from->nr_slots + 1);
 }
 
 /* The slab of @gp with most free slots. */
@@ -137,6 +113,43 @@ static struct slab *emptiest(const struct gpool *gp)
 	return best;
 }
 
+/*
+ * How willingly @from gives one slab for @to: 0 not at all, larger is better:
+ * over high, over low, others; in a class whoever has more slack.
+ */
+static double willingness(const struct pool *p, const struct gpool *from, const struct gpool *to)
+{
+	const struct tenant *t = from->sp->tenant;
+	uint64_t held = held_bytes(p, t), slab = (uint64_t)from->slab_slots * from->slot_bytes;
+	uint64_t slack = (uint64_t)from->nr_free + from->nr_idle;
+	const struct slab *s = emptiest(from);
+	double class = 1;
+
+	/* Slack for the blocks of the slab it would be; the NULL slot is none. */
+	if (from == to || !s || from->nr_waiters || slack < s->nr - (s->first == 0))
+		return 0;
+	if (from->sp->dev[0] != to->sp->dev[0])
+		return 0;
+	if (t != to->sp->tenant) {
+		if (held < slab || held - slab < t->hbm_min)
+			return 0;
+		if (t->hbm_high && held > t->hbm_high)
+			class = 4;
+		else if (held - slab >= t->hbm_low)
+			class = 2;
+	}
+	return class + (double)slack / (from->nr_slots + 1);
+}
+
+/* Could @gp use one more slab? One that has its largest size waits for its own blocks. */
+static bool has_place(const struct gpool *gp)
+{
+	for (uint32_t k = 0; k < gp->max_slabs; k++)
+		if (!gp->slab[k])
+			return true;
+	return false;
+}
+
 void reclaim_take_slab(struct reclaim *rc, struct gpool *gp)
 {
 	struct pool *p = rc->pool;
@@ -144,10 +157,12 @@ void reclaim_take_slab(struct reclaim *rc, struct gpool *gp)
 	double best = 0;
 	struct slab *s;
 
-	for (uint32_t i = 0; i < POOL_MAX_SLABS; i++)
+	if (!has_place(gp))
+		return;
+	for (uint32_t i = 0; i < p->slab_end; i++)
 		if (p->slab[i].state != SLAB_NONE && p->slab[i].taker == gp)
 			return;		/* one is on its way */
-	for (uint32_t i = 0; i < POOL_MAX_SPACES; i++) {
+	for (uint32_t i = 0; i < p->space_end; i++) {
 		struct space *sp = &p->space[i];
 
 		for (uint32_t g = 0; sp->in_use && g < sp->nr_groups; g++) {

@@ -15,6 +15,7 @@
 #define TURN_MAX	64	/* blocks background reclaim evicts in a turn */
 #define RETRY_NS	100000000ull
 #define THROTTLE_NS	1000000ull
+#define WAIT_RETRY_NS	2000000ull	/* while somebody waits */
 
 void reclaim_init(struct reclaim *rc, struct pool *p, struct index *ix,
 		  const struct reclaim_events *ev)
@@ -50,6 +51,7 @@ uint32_t reclaim_evict(struct reclaim *rc, struct gpool *gp, uint32_t nr)
 		}
 		done++;
 	}
+	rc->evicted |= done > 0;
 	return done;
 }
 
@@ -57,7 +59,7 @@ uint64_t reclaim_tenant(struct reclaim *rc, struct tenant *t, uint64_t bytes)
 {
 	uint64_t freed = 0;
 
-	for (uint32_t i = 0; i < POOL_MAX_SPACES && freed < bytes; i++) {
+	for (uint32_t i = 0; i < rc->pool->space_end && freed < bytes; i++) {
 		struct space *sp = &rc->pool->space[i];
 
 		for (uint32_t g = 0; sp->in_use && sp->tenant == t && g < sp->nr_groups; g++) {
@@ -123,12 +125,35 @@ static void grow_for(struct reclaim *rc, struct gpool *gp, uint64_t want)
 			break;
 }
 
-static int reserve(struct reclaim *rc, struct gpool *gp, uint32_t nr, const struct waiter *w)
+/*
+ * There may be fewer records than slots. Evict for @nr of them: idle blocks of
+ * @gp, then of all whose tenant is above its low.
+ */
+static void free_records(struct reclaim *rc, struct gpool *gp, uint32_t nr)
+{
+	struct pool *p = rc->pool;
+	uint32_t n;
+
+	n = reclaim_evict(rc, gp, min(nr - p->nr_free_blk, (uint32_t)DIRECT_MAX));
+	for (uint32_t i = 0; i < rc->pool->space_end && p->nr_free_blk < nr; i++) {
+		struct space *sp = &p->space[i];
+
+		for (uint32_t g = 0; sp->in_use && g < sp->nr_groups; g++)
+			if (p->nr_free_blk < nr && sp->tenant->hbm_bytes > sp->tenant->hbm_low)
+				n += reclaim_evict(rc, &sp->gp[g], min(nr - p->nr_free_blk,
+						   (uint32_t)DIRECT_MAX));
+	}
+	stat_add(RECLAIM_DIRECT, n);
+}
+
+/* @records: of all groups that are to be allocated in one; at least @nr. */
+static int reserve(struct reclaim *rc, struct gpool *gp, uint32_t nr, uint32_t records,
+		   const struct waiter *w)
 {
 	uint64_t want = (uint64_t)nr + reclaim_reserve_slots(gp, nr), sure;
 	int err;
 
-	if (nr > gp->max_slots - 1)
+	if (want > gp->max_slots - 1 || records > rc->pool->nr_blocks)
 		return -ENOMEM;
 	err = check_limits(rc, gp, nr, w);
 	if (err)
@@ -140,8 +165,10 @@ static int reserve(struct reclaim *rc, struct gpool *gp, uint32_t nr, const stru
 			stat_add(RECLAIM_DIRECT, reclaim_evict(rc, gp,
 				 (uint32_t)min(want - sure, (uint64_t)DIRECT_MAX)));
 	}
-	if (gp->nr_free < want || nr > rc->pool->nr_free_blk) {
-		rc->kick = true;
+	if (unlikely(records > rc->pool->nr_free_blk))
+		free_records(rc, gp, records);
+	if (gp->nr_free < want || records > rc->pool->nr_free_blk) {
+		rc->kick |= !w;		/* one that waits already is looked at by the clock */
 		return -EAGAIN;
 	}
 	if (gp->nr_free - nr < gp->wmark_low)
@@ -149,11 +176,11 @@ static int reserve(struct reclaim *rc, struct gpool *gp, uint32_t nr, const stru
 	return 0;
 }
 
-int reclaim_reserve(struct reclaim *rc, struct gpool *gp, uint32_t nr)
+int reclaim_reserve(struct reclaim *rc, struct gpool *gp, uint32_t nr, uint32_t records)
 {
 	if (gp->nr_waiters && nr <= gp->max_slots - 1)
 		return -EAGAIN;		/* no overtaking */
-	return reserve(rc, gp, nr, NULL);
+	return reserve(rc, gp, nr, records, NULL);
 }
 
 /* ------------------------------------------------------------------ waiting */
@@ -194,7 +221,7 @@ static bool serve_gpool(struct reclaim *rc, struct gpool *gp, uint64_t now_ns)
 
 	while (gp->nr_waiters) {
 		struct waiter *w = list_first(&gp->waiters, struct waiter, link);
-		int err = reserve(rc, gp, w->nr, w);
+		int err = reserve(rc, gp, w->nr, w->records, w);
 
 		if (err == -EAGAIN && w->deadline_ns && now_ns >= w->deadline_ns)
 			err = -ENOMEM;
@@ -271,7 +298,7 @@ static bool serve_spaces(struct reclaim *rc, uint64_t now_ns, bool only_below_mi
 {
 	bool served = false;
 
-	for (uint32_t i = 0; i < POOL_MAX_SPACES && rc->nr_waiters; i++) {
+	for (uint32_t i = 0; i < rc->pool->space_end && rc->nr_waiters; i++) {
 		struct space *sp = &rc->pool->space[i];
 
 		if (!sp->in_use || below_min(sp) != only_below_min)
@@ -285,7 +312,7 @@ static bool serve_spaces(struct reclaim *rc, uint64_t now_ns, bool only_below_mi
 /* Nobody could be served from what is there. */
 static void waiters_stuck(struct reclaim *rc, uint64_t now_ns)
 {
-	for (uint32_t i = 0; i < POOL_MAX_SPACES && rc->nr_waiters; i++) {
+	for (uint32_t i = 0; i < rc->pool->space_end && rc->nr_waiters; i++) {
 		struct space *sp = &rc->pool->space[i];
 		bool waits = false;
 
@@ -312,7 +339,7 @@ bool reclaim_turn(struct reclaim *rc, uint64_t now_ns)
 		return false;
 	rc->kick = false;
 	rc->retry_ns = 0;
-	for (uint32_t i = 0; i < POOL_MAX_SPACES; i++) {
+	for (uint32_t i = 0; i < rc->pool->space_end; i++) {
 		struct space *sp = &rc->pool->space[i];
 
 		for (uint32_t g = 0; sp->in_use && g < sp->nr_groups; g++)
@@ -321,15 +348,20 @@ bool reclaim_turn(struct reclaim *rc, uint64_t now_ns)
 	more |= reclaim_drain_turn(rc);
 	more |= reclaim_sweep_turn(rc);
 	if (rc->nr_waiters) {
-		bool served = serve_spaces(rc, now_ns, true);
+		bool served;
+
+		rc->evicted = false;
+		served = serve_spaces(rc, now_ns, true);
 
 		served |= serve_spaces(rc, now_ns, false);
+		/* A large allocation evicts a piece a turn: that is no standstill. */
+		served |= rc->evicted;
 		if (!served && !more)
 			waiters_stuck(rc, now_ns);
 		more |= served;
 	}
 	if (rc->nr_waiters)
-		rc->retry_ns = now_ns + THROTTLE_NS;
+		rc->retry_ns = now_ns + WAIT_RETRY_NS;
 	else if (rc->retry_ns)
 		rc->retry_ns = now_ns + RETRY_NS;
 	if (more)

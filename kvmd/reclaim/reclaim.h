@@ -26,6 +26,7 @@ struct waiter {
 	struct list link;		/* on gp->waiters */
 	struct gpool *gp;
 	uint32_t nr;			/* blocks */
+	uint32_t records;		/* of all groups of the allocation, at least nr */
 	uint32_t session;
 	uint64_t order;			/* of arrival, over all spaces */
 	uint64_t since_ns, deadline_ns;	/* CLOCK_MONOTONIC */
@@ -54,6 +55,7 @@ struct reclaim {
 	uint32_t sweep_found;		/* dropped in this pass */
 	uint32_t sweep_ttl;		/* blocks with a ttl met in this pass */
 	uint32_t nr_ttl;		/* blocks that were given a ttl, as an upper bound */
+	bool evicted;			/* blocks were evicted since the turn began */
 	uint64_t throttle_ns;		/* least wait of a tenant over its high */
 };
 
@@ -61,14 +63,21 @@ void reclaim_init(struct reclaim *rc, struct pool *p, struct index *ix,
 		  const struct reclaim_events *ev);
 
 /*
- * Make @nr slots of @gp free for pool_alloc(). 0: allocate now, in this turn,
+ * Make @nr slots of @gp free for pool_alloc(), and @records records (of all
+ * groups that allocate together; at least @nr). 0: allocate now, in this turn,
  * with reclaim_reserve_slots() held back. -EAGAIN: waiting may help. -EDQUOT:
  * tenant's max. -ENOMEM: more than there can ever be.
  */
-int reclaim_reserve(struct reclaim *rc, struct gpool *gp, uint32_t nr);
+int reclaim_reserve(struct reclaim *rc, struct gpool *gp, uint32_t nr, uint32_t records);
 uint32_t reclaim_reserve_slots(const struct gpool *gp, uint32_t nr);
 
-/* Queue @w (gp, nr, session, deadline set). */
+/* Leases ended: those that wait for memory, and slabs that drain, look again. */
+static inline void reclaim_freed(struct reclaim *rc)
+{
+	rc->kick |= rc->nr_waiters || rc->pool->nr_draining;
+}
+
+/* Queue @w (gp, nr, records, session, deadline set). */
 void reclaim_wait(struct reclaim *rc, struct waiter *w);
 /* Take it off again (cancelled, session ended); not waiting is fine. */
 void reclaim_unwait(struct reclaim *rc, struct waiter *w);

@@ -14,7 +14,7 @@
 
 static bool has_stale(const struct pool *p)
 {
-	for (uint32_t i = 0; i < POOL_MAX_SPACES; i++)
+	for (uint32_t i = 0; i < p->space_end; i++)
 		if (p->space[i].in_use && p->space[i].nr_stale)
 			return true;
 	return false;

@@ -65,13 +65,29 @@ static inline int ring_poll(struct ring *r)
 	return (int)nr;
 }
 
+/*
+ * Before the daemon sleeps: does the tail say that entries are there? Then the
+ * next ring_poll() goes by the tail, so that one without entries whose pos
+ * words agree is found out. A tail behind what was found by pos is a store on
+ * its way, whose writer looks at the flags afterwards.
+ */
+static inline bool ring_peek_tail(struct ring *r)
+{
+	uint32_t nr = ld_acq(&r->sh->sq_tail) - r->sq_head;
+
+	if (!nr || (r->use_pos && nr >= UINT32_MAX - r->sq_mask))
+		return false;
+	r->bulk = true;
+	return true;
+}
+
 /* After a single entry was answered: are more there already? Decides bulk. */
 static inline int ring_poll_more(struct ring *r)
 {
 	uint32_t tail = ld_acq(&r->sh->sq_tail), nr = tail - r->sq_head;
 
-	/* The entry that was found by its pos may be ahead of the tail's store. */
-	if (nr == UINT32_MAX)
+	/* Entries that were found by their pos may be ahead of the tail's store. */
+	if (r->use_pos && nr >= UINT32_MAX - r->sq_mask)
 		nr = 0;
 	if (unlikely(nr > r->sq_mask + 1))
 		return -EPROTO;
@@ -93,6 +109,15 @@ static inline void ring_take(struct ring *r, struct kvmd_sqe *ret_e)
 	r->sq_head++;
 }
 
+/* Read the client's head; nonsense leaves no room, which is nobody else's loss. */
+static inline void ring_read_cq_head(struct ring *r)
+{
+	/* Pairs with the client's release of the places it has read. */
+	r->cq_head = ld_acq(&r->sh->cq_head);
+	if (r->cq_tail - r->cq_head > r->cq_mask + 1)
+		r->cq_head = r->cq_tail - (r->cq_mask + 1);
+}
+
 /* Places for completions, @parked of which are promised. Reads the client's head when short. */
 static inline uint32_t ring_cq_room(struct ring *r, uint32_t parked, uint32_t want)
 {
@@ -100,10 +125,7 @@ static inline uint32_t ring_cq_room(struct ring *r, uint32_t parked, uint32_t wa
 
 	if (likely(size - used >= want && used <= size))
 		return size - used;
-	/* Pairs with the client's release of the places it has read. */
-	r->cq_head = ld_acq(&r->sh->cq_head);
-	if (r->cq_tail - r->cq_head > size)
-		r->cq_head = r->cq_tail - size;	/* nonsense: no room, nobody else's loss */
+	ring_read_cq_head(r);
 	used = r->cq_tail - r->cq_head + parked;
 	return used < size ? size - used : 0;
 }

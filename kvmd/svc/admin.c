@@ -27,8 +27,8 @@
 #define QUIET_NS	5000000000ull	/* may be dropped for a newcomer then */
 
 static const struct admin_verb *const tables[] = {
-	admin_show_verbs, admin_list_verbs, admin_act_verbs, admin_explain_verbs,
-	admin_trace_verbs,
+	admin_show_verbs, admin_list_verbs, admin_slab_verbs, admin_act_verbs,
+	admin_explain_verbs, admin_trace_verbs,
 };
 
 /* ------------------------------------------------------------- connections */

@@ -22,6 +22,7 @@
 #define ADMIN_SCHEMA		1
 #define ADMIN_MORE		1	/* run(): call me again next turn */
 #define ADMIN_SCAN		4096	/* records looked at in one turn */
+#define ADMIN_ROW_COST		64	/* writing a row takes as long as looking at so many */
 #define ADMIN_ROWS		1000	/* of a listing, unless limit= says otherwise */
 #define ADMIN_MAX_ROWS		10000
 
@@ -70,9 +71,9 @@ struct admin_verb {
 	int (*run)(struct admin_conn *c);
 };
 
-/* admin_show.c, admin_list.c, admin_act.c, admin_explain.c, admin_trace.c */
-extern const struct admin_verb admin_show_verbs[], admin_list_verbs[], admin_act_verbs[],
-	admin_explain_verbs[], admin_trace_verbs[];	/* noun NULL: end */
+/* One table per file; noun NULL: end. */
+extern const struct admin_verb admin_show_verbs[], admin_list_verbs[], admin_slab_verbs[],
+	admin_act_verbs[], admin_explain_verbs[], admin_trace_verbs[];
 
 struct admin {
 	struct daemon *d;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * admin_act.c - what an operator may do: drain, raise an epoch, drop, inject
- * faults, check, reload, set the log level.
+ * admin_act.c - what an operator may do: raise an epoch, drop, inject faults,
+ * check, reload, set the log level.
  *
  * Each takes effect at once or in bounded turns, says what it did, and is
  * logged with the uid that asked.
@@ -14,47 +14,6 @@
 #include "kvmd/lib/stats.h"
 
 #define DROP_BLOCKS	512	/* dropped in one turn */
-
-/* -------------------------------------------------------------------- slabs */
-
-static int drain_start(struct admin_conn *c)
-{
-	struct slab *s;
-	int err = admin_arg_slab(c, &s);
-
-	if (err)
-		return err;
-	if (s->state != SLAB_ACTIVE)
-		return admin_refuse(c, -EBUSY, "slab %u is %s, only an active one can be drained",
-				    s->id, slab_state_name(s->state));
-	log_info("uid %u: draining slab %u of space %s", c->uid, s->id, s->gp->sp->name);
-	s->scan = 0;
-	json_u64(&c->j, "slab", s->id);
-	json_u64(&c->j, "used_slots", slab_nr_used(s));
-	slab_drain(c->d->pool, s, NULL);
-	c->d->rc.kick = true;
-	json_str(&c->j, "state", slab_state_name(s->state));
-	return 0;
-}
-
-static int drain_stop(struct admin_conn *c)
-{
-	struct slab *s;
-	int err = admin_arg_slab(c, &s);
-
-	if (err)
-		return err;
-	if (s->state != SLAB_DRAINING)
-		return admin_refuse(c, -EBUSY, "slab %u is %s, only a draining one can be kept",
-				    s->id, slab_state_name(s->state));
-	log_info("uid %u: no longer draining slab %u of space %s", c->uid, s->id,
-		 s->gp->sp->name);
-	slab_undrain(c->d->pool, s);
-	c->d->rc.kick = true;
-	json_u64(&c->j, "slab", s->id);
-	json_str(&c->j, "state", slab_state_name(s->state));
-	return 0;
-}
 
 /* ------------------------------------------------------------------- spaces */
 
@@ -214,8 +173,6 @@ static int log_level(struct admin_conn *c)
 }
 
 const struct admin_verb admin_act_verbs[] = {
-	{ "drain",	"start",	"slab ",		false, drain_start },
-	{ "drain",	"stop",		"slab ",		false, drain_stop },
 	{ "space",	"raise",	"space epoch ",		false, space_raise },
 	{ "space",	"drop",		"space all ",		false, space_drop },
 	{ "fault",	"arm",		"spec ",		false, faults_arm },

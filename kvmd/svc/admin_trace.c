@@ -130,7 +130,10 @@ static int trace_start(struct admin_conn *c)
 
 /* ------------------------------------------------------------------ the lines */
 
-/* First 8 bytes of @n keys in shared memory or private; only ever reported. */
+/*
+ * First 8 bytes of @n keys, straight from the client's memory: what is served is
+ * decided on a private copy, this is for the record alone.
+ */
 static void put_ids(struct recorder *r, const uint8_t *keys, uint32_t n, bool first)
 {
 	static const char digits[] = "0123456789abcdef";
@@ -154,8 +157,7 @@ static void put_ids(struct recorder *r, const uint8_t *keys, uint32_t n, bool fi
 	ring_put(r, text, (size_t)(t - text));
 }
 
-static void put_line(struct recorder *r, const struct session *s, const struct op *op,
-		     const uint8_t *keys, uint32_t nr)
+static void put_line(struct recorder *r, const struct session *s, const struct op *op)
 {
 	const struct kvmd_key_list *l = &op->list[0];
 	uint32_t bt = s->sp->gp[0].geo.block_tokens;
@@ -175,22 +177,13 @@ static void put_line(struct recorder *r, const struct session *s, const struct o
 		    (unsigned long long)ms,
 		    op->e.first ? (unsigned long long)op->e.first : (unsigned long long)l->nr * bt,
 		    bt, s->serial);
-	for (uint32_t i = 0; i < l->nr;) {
-		uint32_t n = min((i < nr ? nr : l->nr) - i, (uint32_t)CHUNK_IDS);
-
-		/* What was fetched already is private; the rest is read for this line alone. */
-		if (i < nr)
-			put_ids(r, keys + (size_t)i * KVMD_KEY_BYTES, n, !i);
-		else
-			put_ids(r, (const uint8_t *)s->args + l->off + (size_t)i * KVMD_KEY_BYTES,
-				n, !i);
-		i += n;
-	}
+	for (uint32_t i = 0; i < l->nr; i += CHUNK_IDS)
+		put_ids(r, (const uint8_t *)s->args + l->off + (size_t)i * KVMD_KEY_BYTES,
+			min(l->nr - i, (uint32_t)CHUNK_IDS), !i);
 	ring_put(r, "]}\n", 3);
 }
 
-/* Called by an open with its first @nr keys in hand; cheap when nobody records. */
-void admin_trace_open(struct session *s, const struct op *op, const uint8_t *keys, uint32_t nr)
+void admin_trace_open(const struct session *s, const struct op *op)
 {
 	struct admin *a = s->d->admin;
 
@@ -202,7 +195,7 @@ void admin_trace_open(struct session *s, const struct op *op, const uint8_t *key
 			continue;
 		if (c->rec->space[0] && strcmp(c->rec->space, s->sp->name))
 			continue;
-		put_line(c->rec, s, op, keys, nr);
+		put_line(c->rec, s, op);
 		admin_conn_poll_out(c);	/* sent between turns, not in the request's */
 	}
 }

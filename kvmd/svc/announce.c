@@ -34,6 +34,9 @@ static int send_slab(struct conn *c, struct slab *s)
 	int fds[KVMD_MAX_FDS], err;
 	uint32_t at = 0, n;
 
+	/* Also when sending fails half-way: the process may have the first handles. */
+	slab_bit_set(s->mapped, c->id);
+	slab_bit_set(s->ever, c->id);
 	m.fd_total = s->gp->sp->dev[0]->ops->has_memory ? s->nr_ext : 0;
 	do {
 		for (n = 0; n < KVMD_MAX_FDS && at + n < m.fd_total; n++)
@@ -44,31 +47,33 @@ static int send_slab(struct conn *c, struct slab *s)
 			return err;
 		at += n;
 	} while (at < m.fd_total);
-	slab_bit_set(s->mapped, c->id);
-	slab_bit_set(s->ever, c->id);
 	slab_bit_set(s->unacked, c->id);
 	return 0;
 }
 
+/* May be called from inside one of its own operations: it is closed later. */
 static void lost(struct conn *c, int err)
 {
-	log_warn("client pid %d: control socket: %s: session ended", (int)c->pid,
+	if (c->doomed)
+		return;
+	log_warn("client pid %d: control socket: %s: session ends", (int)c->pid,
 		 strerror(-err));
-	conn_close(c);
+	c->doomed = true;
+	c->d->nr_doomed++;
 }
 
 static void slab_ready(struct pool *p, struct slab *s)
 {
 	struct daemon *d = pool_daemon(p);
-	int err[POOL_MAX_CONNS];
 
 	s->deadline_ns = d->now_ns + d->conf.pool.slab_deadline_ns;
-	/* All are told before anyone is lost: a loss may find the slab settled. */
-	for (uint32_t i = 0; i < POOL_MAX_CONNS; i++)
-		err[i] = conn_in_space(&d->conn[i], s->gp->sp) ? send_slab(&d->conn[i], s) : 0;
-	for (uint32_t i = 0; i < POOL_MAX_CONNS; i++)
-		if (err[i])
-			lost(&d->conn[i], err[i]);
+	for (uint32_t i = 0; i < POOL_MAX_CONNS; i++) {
+		struct conn *c = &d->conn[i];
+		int err = conn_in_space(c, s->gp->sp) ? send_slab(c, s) : 0;
+
+		if (err)
+			lost(c, err);
+	}
 	d->rc.kick = true;
 	slab_advance(p, s);
 }
@@ -116,7 +121,7 @@ int announce_all(struct conn *c)
 	struct pool *p = c->d->pool;
 	int err;
 
-	for (uint32_t i = 0; i < POOL_MAX_SLABS; i++) {
+	for (uint32_t i = 0; i < p->slab_end; i++) {
 		struct slab *s = &p->slab[i];
 
 		if (s->gp == NULL || s->gp->sp != c->s->sp || s->state < SLAB_ANNOUNCED ||
@@ -163,7 +168,7 @@ void announce_acked(struct conn *c, uint32_t slab, uint32_t gen, bool deleted)
 
 void announce_conn_closed(struct conn *c)
 {
-	for (uint32_t i = 0; i < POOL_MAX_SLABS; i++) {
+	for (uint32_t i = 0; i < c->d->pool->slab_end; i++) {
 		struct slab *s = &c->d->pool->slab[i];
 
 		if (!slab_bit(s->unacked, c->id) || s->state == SLAB_UNMAPPING)
@@ -176,7 +181,7 @@ void announce_conn_closed(struct conn *c)
 /* It no longer maps any slab; @gone: nor can its process get at one. */
 static void forget(struct conn *c, bool gone)
 {
-	for (uint32_t i = 0; i < POOL_MAX_SLABS; i++) {
+	for (uint32_t i = 0; i < c->d->pool->slab_end; i++) {
 		struct slab *s = &c->d->pool->slab[i];
 		bool owed = slab_bit(s->unacked, c->id) || slab_bit(s->ever, c->id);
 
@@ -198,7 +203,7 @@ void announce_conn_gone(struct conn *c)
 
 void announce_conn_recycle(struct conn *c)
 {
-	for (uint32_t i = 0; i < POOL_MAX_SLABS; i++) {
+	for (uint32_t i = 0; i < c->d->pool->slab_end; i++) {
 		struct slab *s = &c->d->pool->slab[i];
 
 		if (slab_bit(s->ever, c->id))
@@ -228,7 +233,7 @@ uint64_t announce_turn(struct daemon *d)
 {
 	uint64_t next = 0;
 
-	for (uint32_t i = 0; i < POOL_MAX_SLABS; i++) {
+	for (uint32_t i = 0; i < d->pool->slab_end; i++) {
 		struct slab *s = &d->pool->slab[i];
 
 		if (s->state != SLAB_ANNOUNCED || !s->deadline_ns)

@@ -22,6 +22,8 @@
 #include "kvmd/lib/stats.h"
 #include "kvmd/svc/sock.h"
 
+#define HELLO_NS	5000000000ull	/* a connection that says no hello may be closed */
+
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
 #endif
@@ -94,6 +96,10 @@ void conn_close(struct conn *c)
 {
 	if (c->sock < 0)
 		return;
+	if (c->doomed) {
+		c->doomed = false;
+		c->d->nr_doomed--;
+	}
 	if (c->sock_req.armed)
 		uring_cancel(c->d->u, &c->sock_req);
 	shutdown(c->sock, SHUT_RDWR);
@@ -128,6 +134,13 @@ static void pid_done(struct uring_req *r, int res)
 	conn_put(c);
 }
 
+void conn_close_doomed(struct daemon *d)
+{
+	for (uint32_t i = 0; d->nr_doomed && i < POOL_MAX_CONNS; i++)
+		if (d->conn[i].doomed)
+			conn_close(&d->conn[i]);
+}
+
 /* A place for a new connection; one whose process said bye but lives on may go. */
 static struct conn *conn_get(struct daemon *d)
 {
@@ -135,9 +148,14 @@ static struct conn *conn_get(struct daemon *d)
 		if (d->conn[i].state == CONN_FREE && d->session[i].state == SESSION_FREE &&
 		    !d->conn[i].sock_req.armed && !d->conn[i].pid_req.armed)
 			return &d->conn[i];
+	/* All are taken: the silent lose theirs, for the next who comes. */
 	for (uint32_t i = 0; i < POOL_MAX_CONNS; i++) {
 		struct conn *c = &d->conn[i];
 
+		if (c->state == CONN_NEW && d->now_ns - c->connected_ns > HELLO_NS) {
+			conn_close(c);
+			continue;
+		}
 		if (c->state != CONN_GONE || c->s || !c->said_bye || c->pid_gone)
 			continue;
 		announce_conn_recycle(c);
@@ -177,6 +195,12 @@ static void sock_done(struct uring_req *r, int res)
 
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			break;
+		/*
+		 * A client that closes with messages unread resets the connection; the
+		 * error comes once, before what it had sent: its BYE.
+		 */
+		if (n < 0 && errno == ECONNRESET && !i)
+			continue;
 		if (n <= 0 || (size_t)n > sizeof(buf)) {
 			conn_close(c);
 			return;

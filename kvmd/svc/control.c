@@ -96,7 +96,7 @@ static void fill_space_reply(const struct session *s, struct kvmd_space_reply *r
 		r->row_off[g] = s->st.row_off[g];
 		r->row_blocks[g] = s->st.row_blocks[g];
 	}
-	for (uint32_t i = 0; i < POOL_MAX_SLABS; i++) {
+	for (uint32_t i = 0; i < s->d->pool->slab_end; i++) {
 		const struct slab *sl = &s->d->pool->slab[i];
 
 		r->nr_slabs += sl->gp && sl->gp->sp == sp && sl->state >= SLAB_ANNOUNCED &&

@@ -26,6 +26,7 @@
 #define FETCH_KEYS	2048	/* keys fetched and looked at in one turn of an entry */
 #define WORK_BLOCKS	4096	/* leases moved in one turn of an entry */
 #define TURN_ENTRIES	64	/* entries taken from one session in one turn */
+#define TURN_BLOCKS	8192	/* and about so many blocks looked at for them */
 #define MAX_TICKETS	1024
 #define NR_COPY_JOBS	64
 #define JOB_COPIES	64
@@ -184,6 +185,7 @@ struct conn {
 	uint8_t state;			/* enum conn_state */
 	bool said_bye;			/* it unmapped everything and no step runs */
 	bool pid_gone;
+	bool doomed;			/* its control socket failed: closed at the next slow turn */
 	int sock, pidfd;
 	pid_t pid;
 	uid_t uid;
@@ -234,6 +236,7 @@ struct daemon {
 	struct session *live[POOL_MAX_CONNS];	/* sessions that are polled */
 	uint32_t nr_live;
 	uint32_t nr_dying;		/* sessions DEAD, GRACE or REAPING */
+	uint32_t nr_doomed;		/* connections to be closed */
 	uint32_t next_serial;
 	struct ticket ticket[MAX_TICKETS];
 	uint32_t nr_tickets;
@@ -265,7 +268,7 @@ void op_complete(struct op *op, struct kvmd_cqe *c);
 /* Park helpers. @block: others of the sequence wait behind it. */
 enum op_ret op_park_step(struct op *op, bool block);
 enum op_ret op_park_more(struct op *op, bool block);
-enum op_ret op_park_alloc(struct op *op, struct gpool *gp, uint32_t nr, uint64_t deadline_ns);
+enum op_ret op_park_alloc(struct op *op, struct gpool *gp, uint32_t nr, uint32_t records);
 void op_block(struct op *op, uint32_t sq);	/* others of sequence @sq wait behind it */
 void op_unblock(struct op *op, uint32_t sq);
 void seq_kick(struct session *s, uint32_t sq);	/* run what queued, as far as it may */
@@ -333,6 +336,7 @@ int conn_listen(struct daemon *d);		/* 0 or -errno (logged) */
 void conn_unlisten(struct daemon *d);
 void conn_close(struct conn *c);		/* socket closed; frees it when its process is gone */
 void conn_session_gone(struct conn *c);		/* its session was freed */
+void conn_close_doomed(struct daemon *d);
 /* 0, or -errno when the message could not be sent (the connection is hopeless). */
 int conn_send(struct conn *c, void *msg, size_t bytes, const int *fds, unsigned nr_fds);
 /* control.c: every message of a client goes through this. */
@@ -372,8 +376,8 @@ uint32_t miss_reason(const struct daemon *d, const struct space *sp, uint32_t g,
 
 int admin_start(struct daemon *d);		/* 0 or -errno (logged) */
 void admin_stop(struct daemon *d);
-/* admin_trace.c: an open request for recorders; keys as fetched. */
-void admin_trace_open(struct session *s, const struct op *op, const uint8_t *keys, uint32_t nr);
+/* admin_trace.c: an open request, its lists checked, for recorders; cheap without one. */
+void admin_trace_open(const struct session *s, const struct op *op);
 
 /* ------------------------------------------------------------------- loop */
 

@@ -136,6 +136,7 @@ static bool reap_piece(struct session *s)
 	nodeq_release(s->d->ix, &s->step_defer);
 	nodeq_release(s->d->ix, &s->pins);
 	s->tenant->pinned_bytes -= s->pinned_bytes;
+	s->pinned_bytes = 0;
 	return true;
 }
 

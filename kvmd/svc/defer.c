@@ -73,15 +73,31 @@ void nodeq_release(struct index *ix, struct nodeq *q)
 		release_first(ix, q);
 }
 
+/* Node @n behind @prev (0: the head) is empty: out with it. */
+static void nodeq_unlink(struct pool *p, struct nodeq *q, uint32_t n, uint32_t prev)
+{
+	if (prev)
+		p->node[prev].next = p->node[n].next;
+	else
+		q->head = p->node[n].next;
+	if (q->tail == n)
+		q->tail = prev;
+	node_free(p, n);
+}
+
 bool nodeq_remove(struct pool *p, struct nodeq *q, uint32_t id)
 {
-	for (uint32_t n = q->head; n; n = p->node[n].next) {
+	uint32_t prev = 0;
+
+	for (uint32_t n = q->head; n; prev = n, n = p->node[n].next) {
 		struct node *nd = &p->node[n];
 
 		for (uint32_t i = 0; i < nd->nr; i++) {
 			if (nd->id[i] != id)
 				continue;
 			nd->id[i] = nd->id[--nd->nr];
+			if (!nd->nr)
+				nodeq_unlink(p, q, n, prev);
 			return true;
 		}
 	}
@@ -100,8 +116,7 @@ static bool cq_taken(struct session *s)
 	bool moved = false;
 	uint64_t step;
 
-	/* Pairs with the client's release of cq_head, after it read the completion. */
-	s->ring.cq_head = ld_acq(&s->ring.sh->cq_head);
+	ring_read_cq_head(&s->ring);
 	step = ld_acq(&s->ring.sh->submitted_step);
 	while (s->cq_defer.head) {
 		uint32_t n = s->cq_defer.head;
@@ -133,7 +148,7 @@ bool defer_turn(struct session *s)
 	while (s->step_defer.head &&
 	       s->d->pool->node[s->step_defer.head].when <= s->completed) {
 		release_first(s->d->ix, &s->step_defer);
-		s->d->rc.kick |= s->d->rc.nr_waiters != 0;
+		reclaim_freed(&s->d->rc);
 		moved = true;
 	}
 	return moved;

@@ -97,11 +97,11 @@ static void bell_done(struct uring_req *r, int res)
 
 static int make_ops(struct session *s, uint32_t nr)
 {
+	s->nr_ops = s->nr_op_free = nr;
 	s->ops = mem_big_alloc(nr * sizeof(*s->ops), false);
 	s->op_free = mem_calloc(nr, sizeof(*s->op_free));
 	if (!s->ops || !s->op_free)
 		return -ENOMEM;
-	s->nr_ops = s->nr_op_free = nr;
 	for (uint32_t i = 0; i < nr; i++) {
 		s->ops[i].s = s;
 		list_init(&s->ops[i].link);

@@ -25,6 +25,8 @@
 #define EVENT_TURNS	64		/* turns between looks at io_uring while busy */
 #define STEP_POLL_NS	200000ull	/* a GPU writes lanes without ringing a bell */
 #define STEP_POLL_MAX_NS 20000000ull
+#define WAKE_MAX_US	50ull		/* a wake-up takes less */
+#define PROBE_RARELY	64u		/* short sleeps between two probes, at most */
 #define GAP_MAX_US	1000000ull
 #define CLOCK_EVERY_US	2		/* resolution of d->now_ns while busy */
 
@@ -38,6 +40,11 @@ struct loop {
 	uint64_t step_poll_ns;		/* how long the next sleep may be while steps are wanted */
 	uint64_t next_ns;		/* earliest deadline of the slow work; 0: none */
 	uint32_t turn;
+	uint32_t nr_dying;		/* sessions dying when the slow work was last done */
+	bool slept;			/* since the last work */
+	bool probing;			/* spin over this wait to learn how long it is */
+	uint32_t nr_short;		/* short sleeps since the last probe */
+	uint32_t probe_every;		/* of those */
 };
 
 static void look_at_clock(struct daemon *d, struct loop *l, uint64_t ticks)
@@ -79,6 +86,8 @@ static void earliest(uint64_t *next, uint64_t t)
 static void slow_turn(struct daemon *d, struct loop *l)
 {
 	l->next_ns = 0;
+	l->nr_dying = d->nr_dying;
+	conn_close_doomed(d);
 	l->spin_ticks = d->conf.daemon.spin_ns * l->ticks_per_us / 1000;
 	earliest(&l->next_ns, announce_turn(d));
 	earliest(&l->next_ns, death_turn(d));
@@ -141,7 +150,7 @@ static bool anything(struct daemon *d)
 
 		if (s->held)
 			continue;
-		if (ld_acq(&s->ring.sh->sq_tail) != s->ring.sq_head &&
+		if (ring_peek_tail(&s->ring) &&
 		    ring_cq_room(&s->ring, s->nr_ops - s->nr_op_free, 1))
 			return true;
 		if (!list_empty(&s->more))
@@ -172,6 +181,7 @@ static void go_to_sleep(struct daemon *d, struct loop *l)
 	if (!anything(d)) {
 		uring_wait(d->u, sleep_time(d, l));
 		stat_inc(WAKEUPS);
+		l->slept = true;
 	}
 	set_flags(d, false);
 	look_at_clock(d, l, clock_ticks());
@@ -179,19 +189,47 @@ static void go_to_sleep(struct daemon *d, struct loop *l)
 
 /* ------------------------------------------------------------------ the loop */
 
+/*
+ * A gap that was slept over looks longer than it was: it has the wake-up in it.
+ * Taken at face value it would keep the daemon asleep for ever at gaps that are
+ * worth spinning over. So a short sleep is not counted, and is followed by a
+ * probe: one wait is spun over, which shows the true gap. Probes that find
+ * nothing become rare.
+ */
 static void note_gap(struct loop *l, uint64_t ticks)
 {
 	uint64_t gap = ticks - l->last_work;
+	bool slept = l->slept;
 
+	l->slept = false;
 	/* Back to back is no gap: only waits count. */
-	if (gap * 4 > l->ticks_per_us)
-		l->gap_ewma = (l->gap_ewma * 7 + min(gap, l->gap_max)) / 8;
+	if (gap * 4 <= l->ticks_per_us)
+		return;
+	if (slept && gap < l->spin_ticks * 2 + WAKE_MAX_US * l->ticks_per_us) {
+		l->probing = ++l->nr_short >= l->probe_every;
+		return;
+	}
+	if (l->probing && !slept && gap <= l->spin_ticks) {
+		l->gap_ewma = gap;
+		l->probe_every = 1;
+	}
+	l->probing = false;
+	l->nr_short = 0;
+	l->gap_ewma = (l->gap_ewma * 7 + min(gap, l->gap_max)) / 8;
 }
 
-static bool worth_spinning(const struct daemon *d, const struct loop *l, uint64_t ticks)
+static bool worth_spinning(struct loop *l, const struct daemon *d, uint64_t ticks)
 {
-	return d->nr_live && l->gap_ewma <= l->spin_ticks &&
-	       ticks - l->last_work < l->spin_ticks * 2;
+	if (!d->nr_live || (l->gap_ewma > l->spin_ticks && !l->probing))
+		return false;
+	if (ticks - l->last_work < l->spin_ticks * 2)
+		return true;
+	if (l->probing) {
+		l->probing = false;
+		l->nr_short = 0;
+		l->probe_every = min(l->probe_every * 2, PROBE_RARELY);
+	}
+	return false;
 }
 
 int daemon_run(struct daemon *d)
@@ -199,6 +237,7 @@ int daemon_run(struct daemon *d)
 	struct loop l = { .ticks_per_us = clock_ticks_per_us(), .step_poll_ns = STEP_POLL_NS };
 
 	l.last_work = clock_ticks();
+	l.probe_every = 1;
 	l.gap_max = l.gap_ewma = GAP_MAX_US * l.ticks_per_us;	/* nothing is known: do not spin */
 	while (!d->stop) {
 		uint64_t ticks = clock_ticks();
@@ -216,7 +255,8 @@ int daemon_run(struct daemon *d)
 			if (events_turn(d)) {
 				slow_turn(d, &l);
 				did = true;
-			} else if (d->nr_dying || (l.next_ns && d->now_ns >= l.next_ns)) {
+			} else if (d->nr_dying != l.nr_dying || d->nr_doomed ||
+				   (l.next_ns && d->now_ns >= l.next_ns)) {
 				slow_turn(d, &l);
 			}
 		}
@@ -224,7 +264,7 @@ int daemon_run(struct daemon *d)
 			l.last_work = ticks;
 			continue;
 		}
-		if (worth_spinning(d, &l, ticks))
+		if (worth_spinning(&l, d, ticks))
 			continue;
 		if (events_turn(d) || d->rc.kick) {
 			slow_turn(d, &l);

@@ -69,40 +69,75 @@ static void extend_group(struct op *op, uint32_t g, uint32_t nr)
 	}
 }
 
-/* Reserve all groups; 0, or what the first that cannot says. @served was reserved by reclaim. */
-static int extend_reserve(struct op *op, const struct gpool *served, struct gpool **ret_gp)
+/* Blocks and bytes of all groups together. */
+static int extend_total(const struct op *op, uint32_t *ret_nr, uint64_t *ret_bytes)
 {
-	struct session *s = op->s;
+	const struct session *s = op->s;
+	uint64_t total = 0, bytes = 0;
 	uint32_t nr;
-	int err;
 
 	for (uint32_t g = 0; g < s->sp->nr_groups; g++) {
+		int err = extend_need(op, g, &nr);
+
+		if (err)
+			return err;
+		total += nr;
+		bytes += nr * s->sp->gp[g].slot_bytes;
+	}
+	*ret_nr = (uint32_t)min(total, (uint64_t)UINT32_MAX);
+	*ret_bytes = bytes;
+	return 0;
+}
+
+/* The tenant's max for all groups at once: each alone may fit. */
+static int extend_max(struct session *s, uint64_t bytes)
+{
+	struct tenant *t = s->sp->tenant;
+	uint64_t over = t->hbm_max && t->hbm_bytes + bytes > t->hbm_max ?
+			t->hbm_bytes + bytes - t->hbm_max : 0;
+
+	return over && reclaim_tenant(&s->d->rc, t, over) < over ? -EDQUOT : 0;
+}
+
+/*
+ * Reserve all groups, @records in all; 0, or what the first that cannot says.
+ * @served was reserved by reclaim.
+ */
+static int extend_reserve(struct op *op, const struct gpool *served, struct gpool **ret_gp,
+			  uint32_t *ret_records)
+{
+	struct session *s = op->s;
+	uint32_t nr, nr_groups = 0;
+	uint64_t bytes;
+	int err = extend_total(op, ret_records, &bytes);
+
+	for (uint32_t g = 0; g < s->sp->nr_groups && !err; g++) {
 		struct gpool *gp = &s->sp->gp[g];
 
+		extend_need(op, g, &nr);
+		if (!nr)
+			continue;
+		nr_groups++;
 		*ret_gp = gp;
-		err = extend_need(op, g, &nr);
-		if (err)
-			return err;
 		op->w.nr = nr;
-		err = nr && gp != served ? reclaim_reserve(&s->d->rc, gp, nr) : 0;
-		if (err)
-			return err;
+		if (gp != served)
+			err = reclaim_reserve(&s->d->rc, gp, nr, *ret_records);
 	}
-	return 0;
+	return !err && nr_groups > 1 ? extend_max(s, bytes) : err;
 }
 
 enum op_ret op_seq_extend(struct op *op, int err, struct kvmd_cqe *c)
 {
 	struct session *s = op->s;
 	struct seq *q = op_seq(op);
-	struct gpool *gp = op->phase ? op->w.gp : NULL;
-	uint32_t total = 0, nr, g0 = op->e.flags & KVMD_EXTEND_TOKENS ? 0 : op->e.group;
+	struct gpool *served = op->phase ? op->w.gp : NULL, *gp = &s->sp->gp[0];
+	uint32_t total = 0, records = 0, nr, g0 = op->e.flags & KVMD_EXTEND_TOKENS ? 0 : op->e.group;
 
 	if (!err)
-		err = extend_reserve(op, gp, &gp);
+		err = extend_reserve(op, served, &gp, &records);
 	if (err == -EAGAIN && !(op->e.flags & KVMD_EXTEND_NOWAIT)) {
 		op->phase = 1;
-		return op_park_alloc(op, gp, op->w.nr, op->e.aux);
+		return op_park_alloc(op, gp, op->w.nr, records);
 	}
 	if (err) {
 		count_refusal(op, gp, err);
@@ -167,10 +202,10 @@ enum op_ret op_seq_unshare(struct op *op, int err, struct kvmd_cqe *c)
 			return op_done(c, -EINVAL);
 		if (pool_block(s->d->pool, op->cursor)->state != BLK_SEALED)
 			return op_done(c, 0);
-		err = reclaim_reserve(&s->d->rc, gp, 1);
+		err = reclaim_reserve(&s->d->rc, gp, 1, 1);
 		if (err == -EAGAIN) {
 			op->phase = UNSHARE_SERVED;
-			return op_park_alloc(op, gp, 1, op->e.aux);
+			return op_park_alloc(op, gp, 1, 1);
 		}
 	}
 	if (err) {
@@ -178,6 +213,7 @@ enum op_ret op_seq_unshare(struct op *op, int err, struct kvmd_cqe *c)
 		return op_done(c, err);
 	}
 	BUG_ON(pool_alloc(s->d->pool, gp, 1, s->id, 0, &op->n0));
+	op->new_id = op->n0;
 	return unshare_copy(op);
 }
 
@@ -257,12 +293,14 @@ static enum op_ret fork_copies(struct op *op, struct kvmd_cqe *c)
 		return op_done(c, (int)op_seq(op)->len[0]);
 	}
 	gp = &s->sp->gp[op->grp];
-	if (!copy_job_free(s->d))
+	if (!copy_job_free(s->d)) {
+		op->phase = FORK_ALLOC;	/* what was reserved was so for this turn */
 		return op_park_more(op, true);
-	err = op->phase == FORK_SERVED ? 0 : reclaim_reserve(&s->d->rc, gp, 1);
+	}
+	err = op->phase == FORK_SERVED ? 0 : reclaim_reserve(&s->d->rc, gp, 1, 1);
 	if (err == -EAGAIN) {
 		op->phase = FORK_SERVED;
-		return op_park_alloc(op, gp, 1, op->e.aux);
+		return op_park_alloc(op, gp, 1, 1);
 	}
 	if (err) {
 		count_refusal(op, gp, err);

@@ -69,7 +69,7 @@ enum op_ret op_seq_trim(struct op *op, int err, struct kvmd_cqe *c)
 		if (q->hole[g] >= op->n1)
 			q->hole[g] = UINT32_MAX;
 	}
-	s->d->rc.kick |= s->d->rc.nr_waiters != 0;
+	reclaim_freed(&s->d->rc);
 	return op_done(c, (int)op->n0);
 }
 
@@ -123,7 +123,7 @@ enum op_ret op_seq_replace(struct op *op, int err, struct kvmd_cqe *c)
 			move_entry(s, op->e.seq, g, to++, from);
 		q->len[g] = to;
 	}
-	s->d->rc.kick |= s->d->rc.nr_waiters != 0;
+	reclaim_freed(&s->d->rc);
 	return op_done(c, (int)q->len[g]);
 }
 
@@ -145,7 +145,7 @@ enum op_ret op_seq_close(struct op *op, int err, struct kvmd_cqe *c)
 		q->state = SEQ_CLOSING;
 	}
 	empty = seq_drain(&s->st, op->e.seq, &budget);
-	s->d->rc.kick |= s->d->rc.nr_waiters != 0;
+	reclaim_freed(&s->d->rc);
 	if (!empty)
 		return op_park_more(op, true);
 	stat_inc(SEQ_CLOSES);

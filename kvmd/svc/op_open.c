@@ -175,8 +175,6 @@ static enum op_ret walk_one(struct op *op, struct kvmd_cqe *c)
 	uint8_t *keys = s->d->keys;
 	uint32_t n = fetch_piece(op, l), got;
 
-	if (unlikely(s->d->admin != NULL) && !op->cursor)
-		admin_trace_open(s, op, keys, n);
 	got = seq_lease_prefix(&s->st, op->e.seq, 0, op->cursor, keys, n);
 	op->cursor += got;
 	q->len[0] = op->cursor;
@@ -285,6 +283,7 @@ enum op_ret op_seq_open(struct op *op, int err, struct kvmd_cqe *c)
 			q->flags |= SEQ_F_NO_STORE;
 		op->grp = 0;
 		op->phase = OPEN_WALK;
+		admin_trace_open(s, op);
 		if (op->e.flags & KVMD_OPEN_NO_HIT) {
 			op->n2 = KVMD_MISS_UNASKED;
 			return finish(op, 0, c);
@@ -308,8 +307,10 @@ enum op_ret op_lookup(struct op *op, int err, struct kvmd_cqe *c)
 	for (uint32_t i = 0; i < n; i++, op->cursor++) {
 		const uint8_t *key = s->d->keys + (size_t)i * KVMD_KEY_BYTES;
 
-		if (!index_find(ix, s->sp->sid, op->e.group, key,
-				index_hash(ix, s->sp->sid, op->e.group, key))) {
+		const struct block *b = index_find(ix, s->sp->sid, op->e.group, key,
+					index_hash(ix, s->sp->sid, op->e.group, key));
+
+		if (!index_hittable(ix, b)) {
 			c->v2 = miss_reason(s->d, s->sp, op->e.group, key);
 			goto out;
 		}

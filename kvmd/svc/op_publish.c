@@ -139,11 +139,30 @@ static void seal_batch(struct op *op, uint32_t n)
 	stat_add(BLOCKS_PUBLISHED, op->n0 - sealed);
 }
 
+/* Is an earlier publish of the sequence still being sealed, piece by piece? */
+static bool earlier_sealing(const struct op *op)
+{
+	struct list *pos;
+
+	if (op->phase != PUB_STEP || op_seq(op)->nr_publishing < 2)
+		return false;
+	list_for_each(pos, &op->s->more) {
+		const struct op *o = list_entry(pos, struct op, link);
+
+		if (o->e.opcode == KVMD_OP_SEQ_PUBLISH && o->e.seq == op->e.seq &&
+		    o->phase != PUB_ACCEPT)
+			return true;
+	}
+	return false;
+}
+
 static enum op_ret seal(struct op *op, struct kvmd_cqe *c)
 {
 	struct seq *q = op_seq(op);
 	uint32_t end = min(op->e.nr, op->cursor + PIECE);
 
+	if (unlikely(earlier_sealing(op)))
+		return op_park_more(op, false);
 	op->phase = PUB_SEAL;
 	while (op->cursor < end)
 		seal_batch(op, min(end - op->cursor, (uint32_t)BATCH));

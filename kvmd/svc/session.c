@@ -222,7 +222,7 @@ enum op_ret op_park_more(struct op *op, bool block)
 	return OP_PARKED;
 }
 
-enum op_ret op_park_alloc(struct op *op, struct gpool *gp, uint32_t nr, uint64_t deadline_ns)
+enum op_ret op_park_alloc(struct op *op, struct gpool *gp, uint32_t nr, uint32_t records)
 {
 	struct session *s = op->s;
 
@@ -230,8 +230,9 @@ enum op_ret op_park_alloc(struct op *op, struct gpool *gp, uint32_t nr, uint64_t
 	op_block(op, op->e.seq);
 	op->w.gp = gp;
 	op->w.nr = nr;
+	op->w.records = records;
 	op->w.session = s->id;
-	op->w.deadline_ns = deadline_ns ? deadline_ns :
+	op->w.deadline_ns = op->e.aux ? op->e.aux :
 			    clock_ns() + s->d->conf.pool.alloc_timeout_ns;
 	s->nr_waiting++;
 	reclaim_wait(&s->d->rc, &op->w);
@@ -301,6 +302,12 @@ void session_abort_ops(struct session *s)
 			list_del(&op->link);
 		if (op->held.head)
 			nodeq_splice(s->d->pool, &s->step_defer, &op->held, 0);
+		/* An UNSHARE that waits for a copy job: its new block is nobody's. */
+		if (op->state == OP_MORE && op->new_id)
+			pool_free(s->d->pool, pool_block(s->d->pool, op->new_id));
+		op->new_id = 0;
+		if (op->state == OP_MORE && op->e.opcode == KVMD_OP_SEQ_UNSHARE)
+			pool_free(s->d->pool, pool_block(s->d->pool, op->n0));
 		if (op->state > OP_RUNNING)
 			op_put(op);
 	}
@@ -391,12 +398,14 @@ static bool run_more(struct session *s)
 
 /*
  * The entry is copied into the next free op; a refused one and a NOP are
- * answered from there and the op stays free.
+ * answered from there and the op stays free. Returns about how many blocks it
+ * had to look at.
  */
-static void run_entry(struct session *s)
+static uint32_t run_entry(struct session *s)
 {
 	struct op *op = &s->ops[s->op_free[s->nr_op_free - 1]];
 	struct kvmd_cqe c = { 0 };
+	uint32_t work;
 	int err;
 
 	ring_take(&s->ring, &op->e);
@@ -407,18 +416,22 @@ static void run_entry(struct session *s)
 		c.user_data = op->e.user_data;
 		c.res = err;
 		ring_complete(&s->ring, &c);
-		return;
+		return 1;
 	}
 	KVMD_PROBE3(entry, s->serial, op->e.opcode, op->e.seq);
+	work = 16 + op->e.nr;
+	if (op->e.opcode == KVMD_OP_SEQ_CLOSE)
+		work += s->st.seq[op->e.seq].len[0];
 	op_take(op);
 	if (op_start(op, &c) == OP_DONE)
 		op_complete(op, &c);
+	return work;
 }
 
 static bool take_entries(struct session *s)
 {
 	int nr = ring_poll(&s->ring);
-	uint32_t n, room;
+	uint32_t n, room, work = 0;
 
 	if (likely(!nr))
 		return false;
@@ -432,8 +445,9 @@ static bool take_entries(struct session *s)
 	n = min(n, room);
 	if (!n)
 		return false;		/* the client has to take completions first */
-	for (uint32_t i = 0; i < n; i++)
-		run_entry(s);
+	for (nr = 0; (uint32_t)nr < n && work < TURN_BLOCKS; nr++)
+		work += run_entry(s);
+	n = (uint32_t)nr;
 	stat_add(ENTRIES, n);
 	s->nr_entries += n;
 	s->last_entry_ns = s->d->now_ns;

@@ -76,7 +76,7 @@ run 2; has err "usage: kvtrace COMMAND"; lacks out
 run 0 --version; has out "kvtrace "
 run 2 nonsense; has err "no command 'nonsense'"; lacks out
 run 2 help nonsense; has err "no command 'nonsense'"
-for verb in gen info; do
+for verb in gen info replay; do
 	run 0 "$verb" --help; has out "usage: kvtrace $verb"; lacks err
 	cp "$tmp/out" "$tmp/help"
 	run 0 help "$verb"; same "$tmp/out" "$tmp/help" "help $verb is not $verb --help"

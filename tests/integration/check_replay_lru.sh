@@ -66,8 +66,8 @@ for file in sharegpt_300 mooncake_synthetic taubench_airline codingagent_dev; do
 	for percent in $percents; do
 		want=$("$tmp/kvsim" "$traces/$file.jsonl.gz" -p lru -c "$percent" |
 			sed -n 's/.* block \([0-9.]*\) token \([0-9.]*\) .*/\1 \2/p')
-		compare $file "$percent" "$want" -c 1
-		compare $file "$percent" "$want" -c 4 -r rr
+		compare "$file" "$percent" "$want" -c 1
+		compare "$file" "$percent" "$want" -c 4 -r rr
 	done
 done
 

@@ -6,11 +6,11 @@
 
 static void fmt_hit(const struct ctl *k, json_object *row, char *buf, size_t n)
 {
-	uint64_t asked = ctl_u64(row, "asked_blocks");
+	uint64_t asked = ctl_u64(row, "asked_blocks"), hit = ctl_u64(row, "hit_blocks");
 
 	(void)k;
 	if (asked)
-		snprintf(buf, n, "%.1f", 100.0 * (double)ctl_u64(row, "hit_blocks") / (double)asked);
+		snprintf(buf, n, "%.1f", 100.0 * (double)hit / (double)asked);
 	else
 		snprintf(buf, n, "-");
 }

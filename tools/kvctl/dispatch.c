@@ -73,7 +73,7 @@ const struct ctl_option ctl_options[] = {
 
 /* ----------------------------------------------------------------- messages */
 
-static void say(const char *fmt, va_list ap)
+__attribute__((format(printf, 1, 0))) static void say(const char *fmt, va_list ap)
 {
 	fprintf(stderr, "%s: ", KVMD_KVCTL_NAME);
 	vfprintf(stderr, fmt, ap);

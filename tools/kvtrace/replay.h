@@ -47,6 +47,7 @@ struct replay_opts {
 	enum replay_route route;
 	const char *policy;		/* NULL: the daemon's default */
 	const char *watermarks;		/* "min,low,high"; NULL: the daemon's default */
+	double wmark_min;		/* the first of them, a share of the pool */
 	const char *socket;		/* NULL: an own daemon */
 	const char *admin;		/* its admin socket; NULL: socket + ".admin" */
 	uint32_t late;			/* steps; 0: every step is over when it was submitted */
@@ -149,6 +150,7 @@ struct replay_run {
 	uint32_t pass;
 	uint64_t clock_base;		/* policy clock of the trace's zero, ns */
 	uint64_t slots;			/* of each space */
+	uint64_t fit;			/* of them, what one request may fill */
 	uint64_t window;		/* requests that may be under way beside the oldest */
 	char space[KVMD_NAME_BYTES];	/* prefix of the spaces' names */
 	int event[REPLAY_MAX_CLIENTS];	/* eventfd of each client: its turn may have come */

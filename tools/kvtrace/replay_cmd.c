@@ -133,6 +133,34 @@ static int take_double(const char *name, const char *arg, double lo, double hi, 
 	return 0;
 }
 
+/* "min,low,high", each in percent (2%) or permille (20). */
+static int take_watermarks(struct replay_opts *o)
+{
+	const char *s = optarg;
+	double v[3];
+	char *end;
+	int i;
+
+	for (i = 0; i < 3; i++) {
+		v[i] = strtod(s, &end) / 1000;
+		if (end == s || v[i] < 0)
+			break;
+		if (*end == '%') {
+			v[i] *= 10;
+			end++;
+		}
+		if (v[i] > 0.9 || *end != (i < 2 ? ',' : '\0'))
+			break;
+		s = end + 1;
+	}
+	if (i < 3 || v[0] > v[1] || v[1] > v[2])
+		return kvt_usage("replay", "--watermarks: '%s' is not MIN,LOW,HIGH like 0,2%%,4%%",
+				 optarg);
+	o->watermarks = optarg;
+	o->wmark_min = v[0];
+	return 0;
+}
+
 static int take_word(const char *name, const char *const words[], uint32_t nr, uint32_t *ret_i)
 {
 	uint32_t i;
@@ -209,8 +237,7 @@ static int take_word_option(struct replay_opts *o, int opt)
 		o->policy = optarg;
 		return 0;
 	case OPT_WATERMARKS:
-		o->watermarks = optarg;
-		return 0;
+		return take_watermarks(o);
 	case OPT_SOCKET:
 		o->socket = optarg;
 		return 0;
@@ -316,6 +343,8 @@ static void pass_init(struct replay_run *r, const struct replay_plan *p,
 	r->socket = d->socket;
 	r->is_private = private;
 	r->slots = private ? p->capacity / o->clients : p->capacity;
+	/* What the lowest watermark keeps back is not for us. */
+	r->fit = max(r->slots - (uint64_t)((double)r->slots * o->wmark_min), (uint64_t)1);
 	r->window = o->serial ? 1 : o->time == TIME_FAST ? (uint64_t)WINDOW * o->clients : UINT64_MAX;
 	/* The same daemon's clock goes on behind the first pass. */
 	if (private && o->socket)

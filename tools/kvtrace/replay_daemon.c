@@ -192,7 +192,7 @@ static int write_config(const struct replay_daemon *d, const struct replay_plan 
 static void find_binary(char *path, size_t bytes)
 {
 	static const char *const places[] = {
-		"kvmd", KVMD_DAEMON_NAME, "../sbin/" KVMD_DAEMON_NAME,
+		"kvmd", KVMD_DAEMON_NAME, ("../sbin/" KVMD_DAEMON_NAME),
 	};
 	char own[PATH_BYTES];
 	ssize_t n = readlink("/proc/self/exe", own, sizeof(own) - 1);

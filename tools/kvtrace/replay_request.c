@@ -300,7 +300,7 @@ int engine_request(struct engine *e, uint64_t i)
 	uint32_t tries;
 	int err;
 
-	plan_fit(e->run->slots, &q.prompt, &q.output);
+	plan_fit(e->run->fit, &q.prompt, &q.output);
 	gather_keys(e, &q);
 	err = tell_clock(e, i);
 	for (tries = 0; !err && tries < MAX_ATTEMPTS; tries++) {

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * session.c - messages, children, and leaving nothing behind.
+ *
+ * Daemons and servers are children that die with this process; files lie in one
+ * directory of its own, removed at exit however that comes.
+ */
+#include <dirent.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tools/kvbench/kvbench.h"
+
+struct bench bench = {
+	.rounds = 7,
+	.slice_ns = 1500000,
+	.wake_ns = 60000000,
+	.idle_ns = 10000000000ull,
+	.big_blocks = 1 << 20,
+};
+volatile bool interrupted;
+static pid_t main_pid;
+
+void kvb_note(const char *fmt, ...)
+{
+	va_list ap;
+
+	fputs("kvbench: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+}
+
+static void remove_dir(void)
+{
+	char path[PATH_MAX];
+	struct dirent *e;
+	DIR *d;
+
+	if (!bench.dir[0])
+		return;
+	d = opendir(bench.dir);
+	while (d && (e = readdir(d))) {
+		snprintf(path, sizeof(path), "%s/%s", bench.dir, e->d_name);
+		if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+			unlink(path);
+	}
+	if (d)
+		closedir(d);
+	rmdir(bench.dir);
+	bench.dir[0] = 0;
+}
+
+static void clean_up(void)
+{
+	if (getpid() != main_pid)
+		return;
+	kvmd_end_all();
+	remove_dir();
+}
+
+void kvb_die(const char *fmt, ...)
+{
+	va_list ap;
+
+	fputs("kvbench: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	if (getpid() != main_pid)
+		_exit(1);
+	exit(1);
+}
+
+static void on_signal(int sig)
+{
+	interrupted = true;
+	signal(sig, SIG_DFL);	/* the second one ends it at once */
+}
+
+pid_t kvb_spawn(void)
+{
+	pid_t pid;
+
+	fflush(NULL);
+	pid = fork();
+	if (pid < 0)
+		kvb_die("fork: %s", strerror(errno));
+	if (pid)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != main_pid)
+		_exit(1);
+	signal(SIGINT, SIG_IGN);	/* the parent's to handle */
+	signal(SIGTERM, SIG_DFL);
+	return 0;
+}
+
+void kvb_reap(pid_t pid, int sig)
+{
+	if (sig)
+		kill(pid, sig);
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+}
+
+static void make_dir(void)
+{
+	const char *tmp = getenv("TMPDIR");
+
+	/* A socket's path has 108 bytes. */
+	if (!tmp || strlen(tmp) > 40)
+		tmp = "/tmp";
+	snprintf(bench.dir, sizeof(bench.dir), "%s/kvbench.XXXXXX", tmp);
+	if (!mkdtemp(bench.dir)) {
+		bench.dir[0] = 0;
+		kvb_die("no directory in %s: %s", tmp, strerror(errno));
+	}
+}
+
+void session_init(void)
+{
+	struct sigaction sa = { .sa_handler = on_signal };
+
+	main_pid = getpid();
+	atexit(clean_up);
+	sigaction(SIGINT, &sa, NULL);
+	sigaction(SIGTERM, &sa, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	make_dir();
+}

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * space.c - kvctl space: spaces, raising an epoch, dropping what is cached.
+ */
+#include "tools/kvctl/kvctl.h"
+
+static const struct ctl_col cols[] = {
+	{ "space",	"space",		CTL_STR,	true,	NULL },
+	{ "tenant",	"tenant",		CTL_STR,	true,	NULL },
+	{ "epoch",	"epoch",		CTL_NUM,	true,	NULL },
+	{ "sessions",	"sessions",		CTL_NUM,	true,	NULL },
+	{ "groups",	"groups",		CTL_NUM,	false,	NULL },
+	{ "shards",	"shards",		CTL_NUM,	false,	NULL },
+	{ "device",	"device",		CTL_STR,	false,	NULL },
+	{ "block_tokens", "block_tokens",	CTL_NUM,	false,	NULL },
+	{ "slots",	"slots",		CTL_NUM,	true,	NULL },
+	{ "leased",	"leased_slots",		CTL_NUM,	true,	NULL },
+	{ "idle",	"idle_slots",		CTL_NUM,	true,	NULL },
+	{ "free",	"free_slots",		CTL_NUM,	true,	NULL },
+	{ "size",	"slot_bytes_total",	CTL_BYTES,	true,	NULL },
+	{ "coming",	"coming_bytes",		CTL_BYTES,	false,	NULL },
+	{ "sealed",	"sealed_blocks",	CTL_NUM,	false,	NULL },
+	{ "stale",	"stale_blocks",		CTL_NUM,	false,	NULL },
+	{ "waiting",	"waiting_allocations",	CTL_NUM,	true,	NULL },
+	{ "pressure",	"pressure_level",	CTL_STR,	true,	NULL },
+	{ 0 },
+};
+
+static const struct ctl_col group_cols[] = {
+	{ "group",	"group",		CTL_NUM,	true,	NULL },
+	{ "rule",	"rule",			CTL_STR,	true,	NULL },
+	{ "planes",	"planes",		CTL_NUM,	true,	NULL },
+	{ "plane",	"plane_bytes",		CTL_BYTES,	true,	NULL },
+	{ "tokens",	"block_tokens",		CTL_NUM,	true,	NULL },
+	{ "block",	"slot_bytes",		CTL_BYTES,	true,	NULL },
+	{ "slots",	"slots",		CTL_NUM,	true,	NULL },
+	{ "max",	"max_slots",		CTL_NUM,	true,	NULL },
+	{ "leased",	"leased_slots",		CTL_NUM,	true,	NULL },
+	{ "idle",	"idle_slots",		CTL_NUM,	true,	NULL },
+	{ "free",	"free_slots",		CTL_NUM,	true,	NULL },
+	{ "low",	"wmark_low_slots",	CTL_NUM,	true,	NULL },
+	{ "high",	"wmark_high_slots",	CTL_NUM,	true,	NULL },
+	{ "waiting",	"waiting_allocations",	CTL_NUM,	true,	NULL },
+	{ "policy",	"policy",		CTL_STR,	true,	NULL },
+	{ 0 },
+};
+
+static int space_list(struct ctl *k, int argc, char **argv)
+{
+	(void)argc;
+	(void)argv;
+	return ctl_list(k, "space", "list", NULL, "spaces", cols);
+}
+
+static int space_show(struct ctl *k, int argc, char **argv)
+{
+	const char *kv[] = { "space", argv[0], NULL };
+	json_object *doc;
+	int ret = ctl_ask(k, "space", "show", kv, &doc);
+
+	(void)argc;
+	if (ret)
+		return ret;
+	if (k->json) {
+		ctl_print_json(doc);
+	} else {
+		ret = ctl_record(k, doc, cols);
+		if (!ret && !k->cols) {
+			putchar('\n');
+			ret = ctl_table(k, doc, "group_rows", group_cols);
+		}
+	}
+	json_object_put(doc);
+	return ret;
+}
+
+static int space_raise(struct ctl *k, int argc, char **argv)
+{
+	const char *kv[] = { "space", argv[0], "epoch", k->epoch, NULL };
+	json_object *doc;
+	int ret = ctl_ask(k, "space", "raise", kv, &doc);
+
+	(void)argc;
+	if (ret)
+		return ret;
+	if (k->json)
+		ctl_print_json(doc);
+	else
+		printf("%s: epoch %s, %s blocks of former epochs to drop\n",
+		       ctl_str(doc, "space"), ctl_str(doc, "epoch"), ctl_str(doc, "stale_blocks"));
+	json_object_put(doc);
+	return CTL_OK;
+}
+
+static int space_drop(struct ctl *k, int argc, char **argv)
+{
+	const char *kv[] = { "space", argc ? argv[0] : NULL, NULL };
+	const char *all[] = { "all", "1", NULL };
+	json_object *doc;
+	int ret;
+
+	if (!argc == !k->all)
+		return ctl_usage("space drop: SPACE or --all");
+	ret = ctl_ask(k, "space", "drop", k->all ? all : kv, &doc);
+	if (ret)
+		return ret;
+	if (k->json)
+		ctl_print_json(doc);
+	else
+		printf("%s blocks dropped\n", ctl_str(doc, "dropped_blocks"));
+	json_object_put(doc);
+	return CTL_OK;
+}
+
+const struct ctl_verb ctl_space_verbs[] = {
+	{ "list", "", 0, 0, "onb", "all spaces", space_list },
+	{ "show", "SPACE", 1, 1, "onb", "one space and its groups", space_show },
+	{ "raise", "SPACE", 1, 1, "P", "raise the epoch: all its blocks become unreachable",
+	  space_raise },
+	{ "drop", "[SPACE]", 0, 1, "A", "drop the cached blocks that nobody uses", space_drop },
+	{ 0 },
+};
