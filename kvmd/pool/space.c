@@ -97,6 +97,13 @@ int space_same_geometry(const struct space *sp, const struct kvmd_space *m, char
 			CMP(max_slots);
 #undef CMP
 	}
+	for (uint32_t i = 0; i < sp->nr_shards; i++) {
+		if (!m->device[i][0] || !strcmp(m->device[i], sp->dev[i]->uuid))
+			continue;
+		snprintf(msg, n, "space %s has shard %u on device %s, not %s", sp->name, i,
+			 sp->dev[i]->uuid, m->device[i]);
+		return -EINVAL;
+	}
 	return 0;
 }
 

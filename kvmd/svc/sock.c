@@ -4,9 +4,11 @@
  */
 #include "kvmd/svc/sock.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -29,6 +31,27 @@ static int sock_addr(const char *path, struct sockaddr_un *sa, socklen_t *ret_le
 	return 0;
 }
 
+/*
+ * Is the process that listens at the other end of @fd over? io_uring lets go of
+ * its sockets a little after the process ended, so connecting alone tells nothing.
+ */
+static bool listener_gone(int fd)
+{
+	struct pollfd pfd = { .events = POLLIN };
+	struct ucred cred;
+	socklen_t len = sizeof(cred);
+	bool gone;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) || cred.pid <= 0)
+		return false;
+	pfd.fd = (int)syscall(SYS_pidfd_open, cred.pid, 0);
+	if (pfd.fd < 0)
+		return errno == ESRCH;
+	gone = poll(&pfd, 1, 0) == 1;
+	close(pfd.fd);
+	return gone;
+}
+
 /* Is somebody serving it? Then it is not ours to take. */
 static bool is_live(const struct sockaddr_un *sa, socklen_t len, int type)
 {
@@ -37,8 +60,10 @@ static bool is_live(const struct sockaddr_un *sa, socklen_t len, int type)
 
 	if (fd < 0)
 		return true;
-	live = !connect(fd, (const struct sockaddr *)sa, len) || errno == EAGAIN ||
-	       errno == EPROTOTYPE;
+	if (!connect(fd, (const struct sockaddr *)sa, len))
+		live = !listener_gone(fd);
+	else
+		live = errno == EAGAIN || errno == EPROTOTYPE;
 	close(fd);
 	return live;
 }

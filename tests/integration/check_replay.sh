@@ -159,6 +159,8 @@ replay 0 -j -c 8 -r rr --late 2 -p 4 --policy lru --watermarks 0,10%,20% "$tmp/a
 replay 0 -j -c 2 --late 2 -p 2 --watermarks 5%,20%,50% "$tmp/agent"; clean $n
 replay 0 -j -r rr --late 2 -p 4 --policy s3fifo --hints 80 "$tmp/agent"; clean $n
 replay 0 -j -r rr --full-blocks --no-decode --verify sample "$tmp/agent"; clean $n
+# Spaces at their full size once took each other's slabs for ever.
+replay 0 -j --compare private -p 1 --late 2 "$tmp/agent"; clean $n; is private_wrong_bytes 0
 part "late steps and tiny pools"
 
 replay 0 -j -p 4 --late 2 --kill 5 "$tmp/agent"; clean $n

@@ -36,8 +36,8 @@ static void write_conf(struct kvmd_proc *p, const struct kvmd_opts *o)
 	if (!f)
 		kvb_die("%s: %s", p->conf, strerror(errno));
 	fprintf(f, "[daemon]\nsocket = %s\n", p->socket);
-	if (o->spin)
-		fprintf(f, "spin = %s\n", o->spin);
+	if (o->spin || one_cpu)	/* on one processor a daemon that spins is in its own way */
+		fprintf(f, "spin = %s\n", one_cpu ? "0" : o->spin);
 	fprintf(f, "[pool]\nblocks = %llu\n", (unsigned long long)o->blocks);
 	fprintf(f, "[device null]\nkind = null\nbytes = %llu\n",
 		(unsigned long long)(o->blocks + 1) * PLANE_BYTES);
@@ -115,6 +115,7 @@ void kvmd_end(struct kvmd_proc *p)
 	kill(p->pid, SIGTERM);
 	for (int i = 0; i < 1000; i++) {
 		if (waitpid(p->pid, NULL, WNOHANG)) {
+			kvb_reap(p->pid, 0);
 			p->pid = 0;
 			break;
 		}
@@ -123,6 +124,7 @@ void kvmd_end(struct kvmd_proc *p)
 	if (p->pid)
 		kvb_reap(p->pid, SIGKILL);
 	p->pid = 0;
+	p->stopped = false;
 	for (int i = 0; i < MAX_DAEMONS; i++)
 		if (running[i] == p)
 			running[i] = NULL;
@@ -304,7 +306,7 @@ struct kvc *client_open(struct kvmd_proc *p, uint64_t max_blocks, uint32_t max_s
 	o.max_seqs = max_seqs;
 	o.max_tokens = 1024 * BENCH_TOKENS;
 	o.args_bytes = 1 << 20;
-	o.spin_ns = 1000000000;
+	o.spin_ns = one_cpu ? 1 : 1000000000;
 	o.wait_ns = 100000000;
 	kvc_space_init(&s, "bench");
 	s.nr_groups = max_blocks != 0;	/* else what is there already */

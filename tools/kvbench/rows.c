@@ -198,13 +198,15 @@ static double judged(enum row_id r)
 	return s[0];
 }
 
-/* "holds", "must holds", "missed" */
+/* The must and the aim, in words. */
 static const char *verdict(enum row_id r)
 {
 	const struct row_def *d = &defs[r];
 	double v = judged(r), aim = d->aim > 0 ? d->aim : d->must;
 	bool least = d->goal == GOAL_RATIO_MIN;
 
+	if (one_cpu)
+		return "not judged on one processor";
 	if (least ? v < d->must : v > d->must)
 		return "missed";
 	return (least ? v >= aim : v <= aim) ? "holds" : "must holds, aim missed";

@@ -25,6 +25,7 @@ struct bench bench = {
 };
 volatile bool interrupted;
 static pid_t main_pid;
+static pid_t children[32];		/* not reaped yet; 0: unused */
 
 void kvb_note(const char *fmt, ...)
 {
@@ -62,6 +63,9 @@ static void clean_up(void)
 	if (getpid() != main_pid)
 		return;
 	kvmd_end_all();
+	for (size_t i = 0; i < ARRAY_SIZE(children); i++)
+		if (children[i])
+			kvb_reap(children[i], SIGKILL);
 	remove_dir();
 }
 
@@ -85,6 +89,15 @@ static void on_signal(int sig)
 	signal(sig, SIG_DFL);	/* the second one ends it at once */
 }
 
+static void replace_child(pid_t old, pid_t new)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(children); i++)
+		if (children[i] == old) {
+			children[i] = new;
+			return;
+		}
+}
+
 pid_t kvb_spawn(void)
 {
 	pid_t pid;
@@ -93,8 +106,10 @@ pid_t kvb_spawn(void)
 	pid = fork();
 	if (pid < 0)
 		kvb_die("fork: %s", strerror(errno));
-	if (pid)
+	if (pid) {
+		replace_child(0, pid);
 		return pid;
+	}
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != main_pid)
 		_exit(1);
@@ -105,10 +120,14 @@ pid_t kvb_spawn(void)
 
 void kvb_reap(pid_t pid, int sig)
 {
-	if (sig)
-		kill(pid, sig);
-	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-		;
+	/* Not a child any more: the number may be somebody else's by now. */
+	if (!waitpid(pid, NULL, WNOHANG)) {
+		if (sig)
+			kill(pid, sig);
+		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+			;
+	}
+	replace_child(pid, 0);
 }
 
 static void make_dir(void)

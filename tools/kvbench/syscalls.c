@@ -83,6 +83,7 @@ void kvb_syscalls_round(struct kvmd_proc *p)
 		traced(p);
 	if (waitpid(pid, &status, WUNTRACED) != pid || !WIFSTOPPED(status)) {
 		kvmd_pause(p);
+		kvb_reap(pid, 0);
 		if (!WIFEXITED(status) || WEXITSTATUS(status) != 77)
 			kvb_die("the client to be traced ended early");
 		rows_skip(ROW_SYSCALLS, "tracing is not allowed here");
