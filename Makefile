@@ -278,7 +278,8 @@ SUBST = -e 's|@VERSION@|$(VERSION)|g' -e 's|@prefix@|$(prefix)|g' -e 's|@libdir@
 	-e 's|@includedir@|$(includedir)|g' -e 's|@bindir@|$(bindir)|g' \
 	-e 's|@sbindir@|$(sbindir)|g' -e 's|@sysconfdir@|$(sysconfdir)|g' \
 	-e 's|@runstatedir@|$(runstatedir)|g' -e 's|@daemon_name@|$(daemon_name)|g' \
-	-e 's|@daemon_user@|$(daemon_user)|g' -e 's|@kvctl_name@|$(kvctl_name)|g'
+	-e 's|@daemon_user@|$(daemon_user)|g' -e 's|@kvctl_name@|$(kvctl_name)|g' \
+	-e 's|@unit_type@|$(if $(filter libsystemd,$(OPT_KVMD)),notify,exec)|g'
 
 # tools/NAME/*.c; all but main.c also as an archive, for the tests.
 define tool_rules
@@ -365,10 +366,11 @@ abi-update:
 	@scripts/abi-dump.sh include/kvmd/wire.h >tests/abi/wire.txt.new
 	@mv tests/abi/wire.txt.new tests/abi/wire.txt
 
-## check-man        mandoc's lint of man/
+## check-man        mandoc's lint of man/, and that everything is on its page
 .PHONY: check-man
-check-man:
+check-man: build-tests
 	@$(static_check)
+	@KVMD_BUILD_DIR='$(abspath $(O))' scripts/check-man-coverage.sh
 
 # Shows
 
@@ -406,6 +408,8 @@ CONF_EXAMPLE := $(wildcard tools/units/kvmd.conf.in)
 # kvmd -> $(daemon_name), kvmd-protocol -> $(daemon_name)-protocol, kvctl -> $(kvctl_name).
 rename = $(patsubst kvctl.%,$(kvctl_name).%,$(patsubst kvmd-%,$(daemon_name)-%,$(patsubst \
 	kvmd.%,$(daemon_name).%,$(1))))
+# What a page of section 3 is about: each name is a link to it.
+man_names = $$(sed -n 's/^\.Nm \(kvc_[a-z_]*\).*/\1/p' $(1))
 d := $(DESTDIR)
 
 ## install          under DESTDIR and the directories below
@@ -423,6 +427,8 @@ install: all
 	$(if $(PUBLIC_KVMD_HEADERS),$(INSTALL) -m 644 $(PUBLIC_KVMD_HEADERS) $d$(includedir)/kvmd/)
 	$(foreach m,$(MAN_PAGES),$(INSTALL) -D -m 644 $m \
 		$d$(mandir)/man$(subst .,,$(suffix $m))/$(call rename,$(notdir $m)) &&) :
+	$(foreach m,$(wildcard man/kvc_*.3),for n in $(call man_names,$m); do \
+		[ $$n.3 = $(notdir $m) ] || ln -sf $(notdir $m) $d$(mandir)/man3/$$n.3; done &&) :
 	$(foreach u,$(UNITS),$(INSTALL) -d $d$(unitdir) && sed $(SUBST) $u \
 		>$d$(unitdir)/$(call rename,$(notdir $(u:.in=))) &&) :
 	$(foreach u,$(SYSUSERS),$(INSTALL) -d $d$(sysusersdir) && sed $(SUBST) $u \
@@ -445,6 +451,8 @@ uninstall:
 		$(foreach m,$(MAN_PAGES),$d$(mandir)/man$(subst .,,$(suffix $m))/$(call \
 		rename,$(notdir $m))) \
 		$(foreach u,$(UNITS),$d$(unitdir)/$(call rename,$(notdir $(u:.in=))))
+	$(foreach m,$(wildcard man/kvc_*.3),for n in $(call man_names,$m); do \
+		rm -f $d$(mandir)/man3/$$n.3; done &&) :
 	-rmdir $d$(includedir)/kvmd
 
 ## clean            remove what was built in O, and in its -asan and -tsan siblings

@@ -7,7 +7,8 @@
 # tools, JSON keys of kvbench and kvtrace replay, public functions with their
 # prototypes, members of public structs, all of wire.h, and error codes. What
 # there is comes from the sources and the built programs; each thing that is
-# missing is named with the page it belongs on.
+# missing is named with the page it belongs on. README.md names packages, files,
+# targets and pages that are there.
 #
 # KVMD_BUILD_DIR: where the programs are (build).
 set -u
@@ -41,18 +42,21 @@ need() {
 		has "$1" "$word" || say "man/$1" "$2 $word is not there"
 	done
 }
-# A name with its KVMD_ prefix is looked up as it stands, one of a struct too.
+# A file of C without its comments.
 uncomment() { sed -e 's|/\*.*\*/||g' -e '/\/\*/,/\*\//d' "$1"; }
 
 # ------------------------------------------------------------ configuration
 
 page=man/kvmd.conf.5
 while read -r section key def reload; do
+	# Where the socket is was set at build time; the page has the default of that.
+	[ "$key" = socket ] && def=/run/kvmd/kvmd.sock
 	[ "$reload" = yes ] && def="$def, reloadable"
-	awk -v section="[$section" -v key="$key" -v def="$def" '
+	awk -v section="[$section" -v key="$key" -v def=" Pq $def" '
 	/^\.Ss / { on = index($2, section) == 1 }
-	on && $1 == ".It" && $2 == "Cm" && $3 == key && index($0, " Pq " def) == length($0) -
-		length(" Pq " def) + 1 { found = 1 }
+	on && $1 == ".It" && $2 == "Cm" && $3 == key {
+		found += substr($0, length($0) - length(def) + 1) == def
+	}
 	END { exit !found }' $page ||
 		say $page "[$section] needs a line '.It Cm $key ... Pq $def'"
 done < <("$O/tests/cli/prog_list_conf")
@@ -86,10 +90,15 @@ while read -r noun verb opt; do
 			continue
 		fi
 		case $opt in
-		# -o -n -b, said once for all, stand as one letter in the line.
-		--columns) want=' o | bno' ;;
+		--columns) letter=o ;;
+		--no-header) letter=n ;;
+		--bytes) letter=b ;;
+		--skip-first) letter=y ;;
+		*) letter=- ;;
 		esac
-		has kvctl.8 "Fl -${opt#--}" || say man/kvctl.8 "option $opt of $noun $verb" ;;
+		line kvctl.8 "\.It Cm $noun $verb .*Fl ([a-z]*$letter[a-z]*|-${opt#--})( .*)?" ||
+			say man/kvctl.8 "option $opt of $noun $verb"
+		has kvctl.8 "Fl -${opt#--}" || say man/kvctl.8 "option $opt" ;;
 	esac
 done < <("$O/kvctl" help --list)
 while read -r noun verb; do
@@ -207,5 +216,25 @@ while read -r err; do
 done <"${TMPDIR:-/tmp}/man-errs.$$"
 rm -f "${TMPDIR:-/tmp}/man-errs.$$"
 part "protocol"
+
+# ------------------------------------------------------------ README.md
+
+while read -r package; do
+	grep -q "^| $package |" README.md || say README.md "package $package is not in the table"
+done < <(sed -e 's/#.*//' scripts/deps.txt | awk 'NF { print $1 }')
+while read -r package; do
+	awk -v p="$package" '$1 == p { found = 1 } END { exit !found }' scripts/deps.txt || say README.md "package $package is gone"
+done < <(awk '/^## / { on = $2 == "Dependencies" } on && /^\| [a-z]/ { print $2 }' README.md)
+while read -r path; do
+	[ -e "$path" ] || say README.md "$path is not there"
+done < <(grep -oE '`(tests|scripts|man|kvmd|tools)/[^` ]*`' README.md | tr -d '`' | sort -u)
+while read -r target; do
+	grep -qE "^## $target " Makefile || say README.md "there is no target $target"
+done < <(grep -oE '(`|^    )make [a-z-]+' README.md | awk '{ print $NF }' | sort -u)
+while read -r page; do
+	[ -e "man/$page" ] || say README.md "there is no page $page"
+done < <(grep -oE '`[a-z.-]+\([1-8]\)`' README.md | tr -d '`)' | tr '(' '.' |
+	grep -vx 'sd_notify\.3' | sort -u)
+part "README.md"
 
 exit $failed

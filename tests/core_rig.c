@@ -4,7 +4,6 @@
  */
 #include "core_rig.h"
 
-#include <check.h>
 #include <dirent.h>
 #include <poll.h>
 #include <stdio.h>
@@ -61,22 +60,34 @@ void core_exit(struct core *c)
 	c->d = NULL;
 }
 
+static void after(const struct core *c)
+{
+	if (c->after)
+		c->after();
+}
+
 bool core_turn(struct core *c)
 {
 	struct daemon *d = c->d;
 	bool did = false;
 
-	d->now_ns = clock_ns() + c->skew_ns;
+	d->now_ns = (c->base_ns ? c->base_ns : clock_ns()) + c->skew_ns;
 	d->pool->now = c->ticks;
-	for (uint32_t i = 0; i < d->nr_live; i++)
+	for (uint32_t i = 0; i < d->nr_live; i++) {
 		did |= session_turn(d->live[i]);
+		after(c);
+	}
 	if (d->rc.kick || d->rc.retry_ns)
 		did |= reclaim_turn(&d->rc, d->now_ns);
-	did |= workers_reap(d->workers) > 0;
+	after(c);
+	if (!c->by_hand)
+		did |= workers_reap(d->workers) > 0;
+	conn_close_doomed(d);
 	announce_turn(d);
 	death_turn(d);
 	ticket_turn(d);
 	daemon_set_pressure(d);
+	after(c);
 	return did;
 }
 
@@ -87,7 +98,8 @@ void core_work(struct core *c)
 
 	while (workers_nr_pending(c->d->workers)) {
 		if (!workers_reap(c->d->workers) && poll(&p, 1, -1) == 1)
-			ck_assert(read(p.fd, &n, sizeof(n)) == sizeof(n));
+			core_ok(read(p.fd, &n, sizeof(n)) == sizeof(n));
+		after(c);
 	}
 }
 
@@ -155,7 +167,7 @@ void core_pump(struct core_client *cl)
 
 		if (n <= 0)
 			return;
-		ck_assert_uint_eq((size_t)n, m.h.bytes);
+		core_ok((size_t)n == m.h.bytes);
 		close_fds(&mh);
 		cl->nr_msgs++;
 		if (m.h.type == KVMD_MSG_SLAB_ADD || m.h.type == KVMD_MSG_SLAB_DEL) {
@@ -280,7 +292,7 @@ uint64_t core_args(struct core_client *cl, const void *data, size_t bytes)
 {
 	uint64_t at = cl->args_at;
 
-	ck_assert_uint_le(bytes, cl->s->lim.args_bytes);
+	core_ok(bytes <= cl->s->lim.args_bytes);
 	if (at + bytes > cl->s->lim.args_bytes)
 		at = 0;
 	memcpy(cl->s->args + at, data, bytes);
@@ -293,7 +305,7 @@ void core_submit(struct core_client *cl, const struct kvmd_sqe *e)
 	struct ring *r = &cl->s->ring;
 	struct kvmd_sqe *d = &r->sqe[cl->sq_tail & r->sq_mask];
 
-	ck_assert_uint_le(cl->sq_tail - ld_acq(&r->sh->sq_head), r->sq_mask);
+	core_ok(cl->sq_tail - ld_acq(&r->sh->sq_head) <= r->sq_mask);
 	memcpy(d, e, offsetof(struct kvmd_sqe, pos));
 	cl->sq_tail++;
 	st_rel(&d->pos, cl->sq_tail);

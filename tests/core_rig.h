@@ -14,12 +14,21 @@
 #ifndef KVMD_TESTS_CORE_RIG_H
 #define KVMD_TESTS_CORE_RIG_H
 
+#include <check.h>
+
 #include "kvmd/svc/daemon.h"
 
+
+/* For what is checked very often: libcheck's own asserts each write to a file. */
+#define core_ok_msg(c, ...)	do { if (unlikely(!(c))) ck_abort_msg(__VA_ARGS__); } while (0)
+#define core_ok(c)		core_ok_msg(c, "%s does not hold", #c)
 
 struct core {
 	struct daemon *d;
 	uint64_t skew_ns;		/* added to the clock */
+	uint64_t base_ns;		/* the clock stands there; 0: it runs */
+	bool by_hand;			/* finished work is taken by core_work() alone */
+	void (*after)(void);		/* after each part of a turn; NULL: nothing */
 	uint32_t ticks;			/* policy clock, 1/16 s */
 };
 

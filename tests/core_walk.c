@@ -17,7 +17,7 @@ struct walk {
 
 static void hold(struct walk *w, uint32_t id)
 {
-	ck_assert_uint_lt(id, w->p->next_fresh);
+	core_ok(id < w->p->next_fresh);
 	w->held[id] += id != 0;
 }
 
@@ -26,12 +26,12 @@ static void walk_nodes(struct walk *w, const struct nodeq *q)
 	uint32_t last = 0;
 
 	for (uint32_t n = q->head; n; n = w->p->node[n].next) {
-		ck_assert_uint_le(++w->nr_nodes, w->p->nr_nodes);
+		core_ok(++w->nr_nodes <= w->p->nr_nodes);
 		for (uint32_t i = 0; i < w->p->node[n].nr; i++)
 			hold(w, w->p->node[n].id[i]);
 		last = n;
 	}
-	ck_assert_uint_eq(last, q->tail);
+	core_ok(last == q->tail);
 }
 
 /* Rows follow the mirror, and behind the end there is nothing. */
@@ -47,11 +47,11 @@ static void walk_seq(struct walk *w, const struct session *s, uint32_t sq)
 		for (uint32_t i = 0; i < s->st.row_blocks[g]; i++) {
 			uint32_t id = blocks[i];
 
-			ck_assert_msg(i < len || !id, "client %u seq %u: block %u behind the end",
+			core_ok_msg(i < len || !id, "client %u seq %u: block %u behind the end",
 				      s->serial, sq, id);
-			ck_assert_int_eq(row[i], id ? (int32_t)pool_block(w->p, id)->slot : 0);
+			core_ok(row[i] == (id ? (int32_t)pool_block(w->p, id)->slot : 0));
 			if (id) {
-				ck_assert_uint_eq(pool_block(w->p, id)->group, g);
+				core_ok(pool_block(w->p, id)->group == g);
 				hold(w, id);
 			}
 		}
@@ -67,7 +67,7 @@ static void walk_session(struct walk *w, const struct session *s)
 		live += s->st.seq[i].state != SEQ_FREE;
 	}
 	if (s->st.seq)
-		ck_assert_uint_eq(live, s->st.nr_live);
+		core_ok(live == s->st.nr_live);
 	walk_nodes(w, &s->pins);
 	walk_nodes(w, &s->cq_defer);
 	walk_nodes(w, &s->step_defer);
@@ -90,7 +90,7 @@ static void walk_blocks(const struct walk *w)
 		const struct block *b = pool_block(w->p, id);
 		uint32_t leases = b->state == BLK_FREE || b->state == BLK_BAD ? 0 : b->leases;
 
-		ck_assert_msg(leases == w->held[id], "block %u (%s, slot %u): %u leases, %u found",
+		core_ok_msg(leases == w->held[id], "block %u (%s, slot %u): %u leases, %u found",
 			      id, blk_state_name(b->state), b->slot, leases, w->held[id]);
 	}
 }
@@ -103,9 +103,9 @@ static void walk_slab(const struct gpool *gp, const struct slab *s)
 	for (uint32_t i = 0; i < s->nr_free; i++) {
 		uint32_t slot = gp->free_slot[s->first + i];
 
-		ck_assert(slot && slot >= s->first && slot - s->first < s->nr);
-		ck_assert_msg(!seen[slot - s->first]++, "slot %u is free twice", slot);
-		ck_assert_uint_eq(gp->slot_owner[slot], 0);
+		core_ok(slot && slot >= s->first && slot - s->first < s->nr);
+		core_ok_msg(!seen[slot - s->first]++, "slot %u is free twice", slot);
+		core_ok(gp->slot_owner[slot] == 0);
 	}
 	mem_free(seen);
 }
@@ -125,7 +125,7 @@ static void walk_slabs(const struct pool *p)
 			used[s->gp->sp->dev[sh] - p->dev] += s->gp->geo.planes * s->extent_bytes;
 	}
 	for (uint32_t i = 0; i < p->nr_devs; i++)
-		ck_assert_uint_eq(used[i], p->dev[i].used_bytes);
+		core_ok(used[i] == p->dev[i].used_bytes);
 }
 
 static void walk_nodes_free(const struct walk *w)
@@ -133,9 +133,9 @@ static void walk_nodes_free(const struct walk *w)
 	uint32_t nr = 0;
 
 	for (uint32_t n = w->p->node_head; n; n = w->p->node[n].next)
-		ck_assert_uint_le(++nr, w->p->nr_nodes);
-	ck_assert_uint_eq(nr, w->p->nr_free_nodes);
-	ck_assert_uint_eq(nr + w->nr_nodes, w->p->nr_nodes);
+		core_ok(++nr <= w->p->nr_nodes);
+	core_ok(nr == w->p->nr_free_nodes);
+	core_ok(nr + w->nr_nodes == w->p->nr_nodes);
 }
 
 static void walk_tokens(void)
@@ -144,8 +144,8 @@ static void walk_tokens(void)
 		       stat_get(TOKENS_MERGED) + stat_get(TOKENS_RECOMPUTED) +
 		       stat_get(TOKENS_PENDING);
 
-	ck_assert_uint_eq(stat_get(TOKENS_ASKED), sum);
-	ck_assert_uint_eq(stat_get(TOKENS_RECOMPUTED),
+	core_ok(stat_get(TOKENS_ASKED) == sum);
+	core_ok(stat_get(TOKENS_RECOMPUTED) ==
 			  stat_get(RECOMPUTED_NEVER) + stat_get(RECOMPUTED_EVICTED) +
 			  stat_get(RECOMPUTED_DROPPED) + stat_get(RECOMPUTED_EPOCH) +
 			  stat_get(RECOMPUTED_PENDING) + stat_get(RECOMPUTED_REFUSED) +
@@ -160,10 +160,10 @@ void core_walk(const struct core *c)
 	uint64_t pinned[POOL_MAX_TENANTS] = { 0 };
 	char msg[256] = "";
 
-	ck_assert_msg(!pool_check(d->pool, msg, sizeof(msg)), "%s", msg);
-	ck_assert_msg(!index_check(d->ix, msg, sizeof(msg)), "%s", msg);
+	core_ok_msg(!pool_check(d->pool, msg, sizeof(msg)), "%s", msg);
+	core_ok_msg(!index_check(d->ix, msg, sizeof(msg)), "%s", msg);
 	w.held = mem_calloc((size_t)d->pool->nr_blocks + 1, sizeof(*w.held));
-	ck_assert_ptr_nonnull(w.held);
+	core_ok(w.held);
 	for (uint32_t i = 0; i < POOL_MAX_CONNS; i++) {
 		if (d->session[i].state == SESSION_FREE)
 			continue;
@@ -180,7 +180,7 @@ void core_walk(const struct core *c)
 	walk_slabs(d->pool);
 	walk_nodes_free(&w);
 	for (uint32_t i = 0; i < d->pool->nr_tenants; i++)
-		ck_assert_uint_eq(pinned[i], d->pool->tenant[i].pinned_bytes);
+		core_ok(pinned[i] == d->pool->tenant[i].pinned_bytes);
 	walk_tokens();
 	mem_free(w.held);
 }

@@ -108,13 +108,11 @@ static uint64_t hash_of(const struct index *ix, const struct block *b)
 
 /* ------------------------------------------------------- sealing, evicting */
 
-struct block *index_seal(struct index *ix, struct gpool *gp, struct block *b, uint64_t hash,
-			 uint32_t parent, uint32_t pos, uint8_t tag_new, uint8_t aux)
+struct block *index_enter(struct index *ix, struct gpool *gp, struct block *b, uint64_t hash,
+			  uint32_t parent, uint32_t pos)
 {
 	struct pool *p = ix->pool;
 	struct block *there = index_find(ix, b->sid, b->group, b->key, hash);
-	const struct policy_ops *ops = gp->policy->ops;
-	struct ghost *g;
 
 	if (there)
 		return there;
@@ -126,12 +124,29 @@ struct block *index_seal(struct index *ix, struct gpool *gp, struct block *b, ui
 	p->sid[b->sid].nr_sealed++;
 	gp->sp->nr_stale += b->sid != gp->sp->sid;
 	table_insert(ix, hash, pool_id(p, b));
-	g = ghosts_find(ix->ghosts, hash);
+	return NULL;
+}
+
+void index_tell(struct index *ix, struct gpool *gp, struct block *b, uint64_t hash,
+		uint8_t tag_new, uint8_t aux)
+{
+	const struct policy_ops *ops = gp->policy->ops;
+	struct ghost *g = ghosts_find(ix->ghosts, hash);
+
 	if (ops->insert)
 		ops->insert(gp->policy, b, g, tag_new, aux);
 	if (g)
 		ghosts_del(ix->ghosts, hash);
-	return NULL;
+}
+
+struct block *index_seal(struct index *ix, struct gpool *gp, struct block *b, uint64_t hash,
+			 uint32_t parent, uint32_t pos, uint8_t tag_new, uint8_t aux)
+{
+	struct block *there = index_enter(ix, gp, b, hash, parent, pos);
+
+	if (!there)
+		index_tell(ix, gp, b, hash, tag_new, aux);
+	return there;
 }
 
 void index_evict(struct index *ix, struct block *b, uint32_t why)

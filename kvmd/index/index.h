@@ -96,6 +96,12 @@ static inline bool index_hittable(const struct index *ix, const struct block *b)
  * @parent (0: root) at chain position @pos. If the identity exists already
  * nothing changes and the existing block is returned; NULL: sealed.
  */
+struct block *index_enter(struct index *ix, struct gpool *gp, struct block *b, uint64_t hash,
+			  uint32_t parent, uint32_t pos);
+/* The rest of index_seal() for a block that was entered: policy and ghosts hear of it. */
+void index_tell(struct index *ix, struct gpool *gp, struct block *b, uint64_t hash,
+		uint8_t tag_new, uint8_t aux);
+/* Both at once. */
 struct block *index_seal(struct index *ix, struct gpool *gp, struct block *b, uint64_t hash,
 			 uint32_t parent, uint32_t pos, uint8_t tag_new, uint8_t aux);
 

@@ -28,7 +28,9 @@ static void batch_look(const struct index *ix, uint16_t sid, uint8_t g, const ui
 	}
 	for (uint32_t i = 0; i < nr; i++) {
 		bt->id[i] = index_candidate(ix, bt->hash[i]);
-		__builtin_prefetch(pool_block(ix->pool, bt->id[i]));
+		/* A record may lie on two lines; both are looked at. */
+		__builtin_prefetch(pool_block(ix->pool, bt->id[i])->key);
+		__builtin_prefetch(&pool_block(ix->pool, bt->id[i])->sid);
 	}
 }
 
@@ -45,9 +47,8 @@ static struct block *batch_find(const struct index *ix, uint16_t sid, uint8_t g,
 	return index_hittable(ix, b) ? b : NULL;
 }
 
-static void take(struct gpool *gp, struct block *b)
+static void count_use(struct block *b)
 {
-	index_get(gp, b);
 	b->uses += b->uses != UINT8_MAX;
 }
 
@@ -55,7 +56,6 @@ uint32_t seq_lease_prefix(struct seqtab *st, uint32_t s, uint32_t g, uint32_t fr
 			  const void *keys, uint32_t nr)
 {
 	struct index *ix = st->ix;
-	struct gpool *gp = &st->sp->gp[g];
 	uint16_t sid = st->seq[s].sid;
 	uint32_t *blocks = seq_blocks(st, s, g) + from;
 	int32_t *row = seq_row(st, s, g) + from;
@@ -72,10 +72,41 @@ uint32_t seq_lease_prefix(struct seqtab *st, uint32_t s, uint32_t g, uint32_t fr
 
 			if (!b)
 				return at + i;
-			take(gp, b);
+			b->leases++;
+			count_use(b);
 			blocks[at + i] = pool_id(ix->pool, b);
 			st_rlx(&row[at + i], (int32_t)b->slot);
 		}
+	}
+	return nr;
+}
+
+void seq_lease_settle(struct seqtab *st, uint32_t s, uint32_t g, uint32_t from, uint32_t nr)
+{
+	const uint32_t *blocks = seq_blocks(st, s, g) + from;
+	struct gpool *gp = &st->sp->gp[g];
+
+	for (uint32_t i = 0; i < nr; i++) {
+		struct block *b = pool_block(st->ix->pool, blocks[i]);
+
+		if (b->flags & BLK_F_IDLE)
+			gpool_busy(gp, b);
+	}
+}
+
+uint32_t prefix_count(const struct index *ix, uint16_t sid, uint8_t g, const uint8_t *keys,
+		      uint32_t nr)
+{
+	struct batch bt;
+
+	for (uint32_t at = 0; at < nr; at += BATCH) {
+		uint32_t n = min(nr - at, (uint32_t)BATCH);
+
+		batch_look(ix, sid, g, keys + (size_t)at * KVMD_KEY_BYTES, n, &bt);
+		for (uint32_t i = 0; i < n; i++)
+			if (!batch_find(ix, sid, g, keys + (size_t)(at + i) * KVMD_KEY_BYTES,
+					&bt, i))
+				return at + i;
 	}
 	return nr;
 }
@@ -99,7 +130,8 @@ uint32_t seq_lease_any(struct seqtab *st, uint32_t s, uint32_t g, uint32_t from,
 
 			if (!b)
 				continue;
-			take(&st->sp->gp[g], b);
+			index_get(&st->sp->gp[g], b);
+			count_use(b);
 			seq_set(st, s, g, from + at + i, pool_id(ix->pool, b));
 			found++;
 		}

@@ -102,13 +102,19 @@ uint32_t seq_nr_blocks(const struct seqtab *st, uint32_t s);	/* leases held */
 /*
  * Lease the leading blocks of group @g that are cached, from position @from on:
  * keys[i] is that of position from + i. Stops at the first that is not. Returns
- * how many were leased; they are in the rows.
+ * how many were leased; they are in the rows. The policy does not know yet:
+ * seq_lease_settle() for the same positions has to follow in the same turn,
+ * before anything else happens to the pool.
  */
 uint32_t seq_lease_prefix(struct seqtab *st, uint32_t s, uint32_t g, uint32_t from,
 			  const void *keys, uint32_t nr);
+void seq_lease_settle(struct seqtab *st, uint32_t s, uint32_t g, uint32_t from, uint32_t nr);
 /* Lease every cached one of them (window and state groups); others stay unset. */
 uint32_t seq_lease_any(struct seqtab *st, uint32_t s, uint32_t g, uint32_t from,
 		       const void *keys, uint32_t nr);
+/* How many leading @keys are cached; takes no lease. */
+uint32_t prefix_count(const struct index *ix, uint16_t sid, uint8_t g, const uint8_t *keys,
+		      uint32_t nr);
 /*
  * All groups were leased as far as they go: find the longest length that every
  * group can serve, give back what lies behind it or is not needed for it.

@@ -12,7 +12,7 @@
 #include "kvmd/lib/base.h"
 
 struct hash_seed {
-	uint64_t s[6];		/* secret; from getrandom(2) */
+	uint64_t s[5];		/* secret; from getrandom(2) */
 };
 
 int hash_seed_init(struct hash_seed *seed);	/* 0 or -errno */
@@ -30,9 +30,9 @@ static inline uint64_t hash_key32(const struct hash_seed *seed, const void *key,
 	uint64_t k[4];
 
 	memcpy(k, key, sizeof(k));
-	return hash_fold(hash_fold(k[0] ^ seed->s[0], k[1] ^ seed->s[1]) ^
-			 hash_fold(k[2] ^ seed->s[2], k[3] ^ seed->s[3]) ^ seed->s[4],
-			 tag ^ seed->s[5]);
+	/* Two independent products, so that neighbours in a batch overlap. */
+	return hash_fold(k[0] ^ seed->s[0], k[1] ^ seed->s[1]) ^
+	       hash_fold(k[2] ^ seed->s[2], k[3] ^ seed->s[3]) ^ tag * (seed->s[4] | 1);
 }
 
 #endif

@@ -129,7 +129,11 @@ static void *resolve(void *ctx, const char *section, const char *name, char *msg
 			snprintf(msg, n, "more than %u devices", POOL_MAX_DEVS);
 			return NULL;
 		}
-		conf_defaults(&config_table, "device", &c->dev[c->nr_devs]);
+		if (conf_defaults(&config_table, "device", &c->dev[c->nr_devs])) {
+			conf_release(&config_table, "device", &c->dev[c->nr_devs]);
+			snprintf(msg, n, "out of memory");
+			return NULL;
+		}
 		c->dev[c->nr_devs].grace_ns = UINT64_MAX;
 		strcpy(c->dev[c->nr_devs].name, name);
 		return &c->dev[c->nr_devs++];
@@ -142,7 +146,11 @@ static void *resolve(void *ctx, const char *section, const char *name, char *msg
 			snprintf(msg, n, "more than %u tenants", POOL_MAX_TENANTS);
 			return NULL;
 		}
-		conf_defaults(&config_table, "tenant", &c->tenant[c->nr_tenants]);
+		if (conf_defaults(&config_table, "tenant", &c->tenant[c->nr_tenants])) {
+			conf_release(&config_table, "tenant", &c->tenant[c->nr_tenants]);
+			snprintf(msg, n, "out of memory");
+			return NULL;
+		}
 		strcpy(c->tenant[c->nr_tenants].name, name);
 		return &c->tenant[c->nr_tenants++];
 	}
@@ -232,8 +240,8 @@ static int finish_tenants(struct config *c, char *msg, size_t n)
 		if (config_apply_tenant(t, &probe, msg, n))
 			return -EINVAL;
 	}
-	if (!have_default)
-		resolve(c, "tenant", "default", msg, n);
+	if (!have_default && !resolve(c, "tenant", "default", msg, n))
+		return -EINVAL;
 	return 0;
 }
 

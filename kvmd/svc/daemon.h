@@ -63,6 +63,7 @@ struct op {
 	uint8_t phase;			/* the operation's own; 0 at first */
 	uint8_t grp;			/* the operation's own: group in work */
 	bool step_done;			/* its step has completed */
+	bool answered;			/* op_answer() was called */
 	uint32_t cursor;		/* the operation's own */
 	uint32_t n0, n1, n2, n3;	/* the operation's own counts */
 	uint32_t new_id;		/* record being filled by a copy, 0: none */
@@ -265,6 +266,11 @@ void session_flush(struct session *s);
 void op_resume(struct op *op, int err);
 /* Post the completion, free the op, let the next one of its sequence run. */
 void op_complete(struct op *op, struct kvmd_cqe *c);
+/*
+ * The completion, before the operation is over: run() goes on with what the
+ * client need not wait for, in this turn, and returns OP_DONE.
+ */
+void op_answer(struct op *op, struct kvmd_cqe *c);
 /* Park helpers. @block: others of the sequence wait behind it. */
 enum op_ret op_park_step(struct op *op, bool block);
 enum op_ret op_park_more(struct op *op, bool block);

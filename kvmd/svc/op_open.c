@@ -173,17 +173,25 @@ static enum op_ret walk_one(struct op *op, struct kvmd_cqe *c)
 	struct seq *q = op_seq(op);
 	const struct kvmd_key_list *l = &op->list[0];
 	uint8_t *keys = s->d->keys;
-	uint32_t n = fetch_piece(op, l), got;
+	uint32_t n = fetch_piece(op, l), from, got;
+	enum op_ret ret;
 
-	got = seq_lease_prefix(&s->st, op->e.seq, 0, op->cursor, keys, n);
+	from = op->cursor;
+	got = seq_lease_prefix(&s->st, op->e.seq, 0, from, keys, n);
 	op->cursor += got;
 	q->len[0] = op->cursor;
-	if (got == n && op->cursor < l->nr)
+	if (got == n && op->cursor < l->nr) {
+		seq_lease_settle(&s->st, op->e.seq, 0, from, got);
 		return op_park_more(op, true);
+	}
 	if (got < n)
 		op->n2 = miss_reason(s->d, s->sp, 0, keys + (size_t)got * KVMD_KEY_BYTES);
+	ret = finish(op, q->len[0] * s->sp->gp[0].geo.block_tokens, c);
+	op_answer(op, c);
+	/* What the policy learns is not worth waiting for. */
+	seq_lease_settle(&s->st, op->e.seq, 0, from, got);
 	tell_policy(op, 0, l->nr, keys + (size_t)got * KVMD_KEY_BYTES, n - got);
-	return finish(op, q->len[0] * s->sp->gp[0].geo.block_tokens, c);
+	return ret;
 }
 
 /* One piece of one of several groups; true: that group is done. */
@@ -202,6 +210,7 @@ static bool walk_piece(struct op *op)
 		return op->cursor == l->nr;
 	}
 	got = seq_lease_prefix(&s->st, op->e.seq, g, op->cursor, keys, n);
+	seq_lease_settle(&s->st, op->e.seq, g, op->cursor, got);
 	op->cursor += got;
 	op_seq(op)->len[g] = op->cursor;
 	if (got < n && g == 0)
@@ -301,23 +310,16 @@ enum op_ret op_lookup(struct op *op, int err, struct kvmd_cqe *c)
 	struct session *s = op->s;
 	struct index *ix = s->d->ix;
 	struct kvmd_key_list l = { .off = op->e.off, .nr = op->e.nr };
-	uint32_t n = fetch_piece(op, &l);
+	uint32_t n = fetch_piece(op, &l), got;
 
 	(void)err;
-	for (uint32_t i = 0; i < n; i++, op->cursor++) {
-		const uint8_t *key = s->d->keys + (size_t)i * KVMD_KEY_BYTES;
-
-		const struct block *b = index_find(ix, s->sp->sid, op->e.group, key,
-					index_hash(ix, s->sp->sid, op->e.group, key));
-
-		if (!index_hittable(ix, b)) {
-			c->v2 = miss_reason(s->d, s->sp, op->e.group, key);
-			goto out;
-		}
-	}
-	if (op->cursor < l.nr)
+	got = prefix_count(ix, s->sp->sid, op->e.group, s->d->keys, n);
+	op->cursor += got;
+	if (got < n)
+		c->v2 = miss_reason(s->d, s->sp, op->e.group,
+				    s->d->keys + (size_t)got * KVMD_KEY_BYTES);
+	else if (op->cursor < l.nr)
 		return op_park_more(op, false);
-out:
 	c->v0 = c->v1 = op->cursor;
 	return op_done(c, (int)op->cursor);
 }

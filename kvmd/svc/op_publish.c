@@ -16,6 +16,13 @@
 enum { PUB_ACCEPT, PUB_STEP, PUB_SEAL };
 
 #define PIECE	1024u	/* blocks of a publish in one turn */
+
+/* Sealed in this turn, not yet told of: see tell_fresh(). Empty between turns. */
+static struct fresh {
+	uint64_t hash;
+	uint32_t id;
+} fresh[PIECE];
+static uint32_t nr_fresh;
 #define BATCH	32u	/* hashed ahead of sealing */
 
 /*
@@ -91,7 +98,6 @@ static bool merge(struct op *op, uint32_t pos, struct block *there, uint32_t dup
 static void seal_one(struct op *op, uint32_t pos, uint64_t hash)
 {
 	struct session *s = op->s;
-	struct seq *q = op_seq(op);
 	uint32_t g = op->e.group, id = seq_blocks(&s->st, op->e.seq, g)[pos], parent;
 	struct block *b = pool_block(s->d->pool, id), *there;
 
@@ -104,10 +110,10 @@ static void seal_one(struct op *op, uint32_t pos, uint64_t hash)
 		op->n2++;
 		return;
 	}
-	there = index_seal(s->d->ix, &s->sp->gp[g], b, hash, parent, pos, q->tag_new[g],
-			   q->aux[g]);
+	there = index_enter(s->d->ix, &s->sp->gp[g], b, hash, parent, pos);
 	if (!there) {
 		op->n0++;
+		fresh[nr_fresh++] = (struct fresh) { .hash = hash, .id = id };
 	} else if (merge(op, pos, there, id)) {
 		op->n1++;
 		stat_inc(BLOCKS_MERGED);
@@ -117,7 +123,22 @@ static void seal_one(struct op *op, uint32_t pos, uint64_t hash)
 	}
 }
 
-/* Hashes first, so that the lines of the table and of the ghosts come side by side. */
+/* What was sealed since the last call is made known to the policy and the ghosts. */
+static void tell_fresh(struct op *op)
+{
+	struct session *s = op->s;
+	const struct seq *q = op_seq(op);
+	uint32_t g = op->e.group;
+
+	for (uint32_t i = 0; i < nr_fresh; i++)
+		ghosts_prefetch(s->d->ix->ghosts, fresh[i].hash);
+	for (uint32_t i = 0; i < nr_fresh; i++)
+		index_tell(s->d->ix, &s->sp->gp[g], pool_block(s->d->pool, fresh[i].id),
+			   fresh[i].hash, q->tag_new[g], q->aux[g]);
+	nr_fresh = 0;
+}
+
+/* Hashes first, so that the lines of the table come side by side. */
 static void seal_batch(struct op *op, uint32_t n)
 {
 	struct session *s = op->s;
@@ -132,7 +153,6 @@ static void seal_batch(struct op *op, uint32_t n)
 
 		hash[i] = index_hash(ix, b->sid, op->e.group, b->key);
 		index_prefetch(ix, hash[i]);
-		ghosts_prefetch(ix->ghosts, hash[i]);
 	}
 	for (uint32_t i = 0; i < n; i++, op->cursor++)
 		seal_one(op, op->e.first + op->cursor, hash[i]);
@@ -160,19 +180,25 @@ static enum op_ret seal(struct op *op, struct kvmd_cqe *c)
 {
 	struct seq *q = op_seq(op);
 	uint32_t end = min(op->e.nr, op->cursor + PIECE);
+	enum op_ret ret;
 
 	if (unlikely(earlier_sealing(op)))
 		return op_park_more(op, false);
 	op->phase = PUB_SEAL;
 	while (op->cursor < end)
 		seal_batch(op, min(end - op->cursor, (uint32_t)BATCH));
-	if (op->cursor < op->e.nr)
+	if (op->cursor < op->e.nr) {
+		tell_fresh(op);
 		return op_park_more(op, false);
+	}
 	q->nr_publishing--;
 	stat_add(BLOCKS_PRIVATE, op->n2);
 	c->v0 = op->n1;
 	c->v1 = op->n2;
-	return op_done(c, (int)(op->n0 + op->n1 + op->n3));
+	ret = op_done(c, (int)(op->n0 + op->n1 + op->n3));
+	op_answer(op, c);
+	tell_fresh(op);
+	return ret;
 }
 
 enum op_ret op_seq_publish(struct op *op, int err, struct kvmd_cqe *c)

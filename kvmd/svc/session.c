@@ -32,7 +32,7 @@ static void op_take(struct op *op)
 	op->s->nr_op_free--;
 	op->state = OP_RUNNING;
 	op->phase = 0;
-	op->step_done = false;
+	op->step_done = op->answered = false;
 	op->cursor = op->n0 = op->n1 = op->n2 = op->n3 = op->new_id = 0;
 }
 
@@ -168,14 +168,21 @@ void seq_kick(struct session *s, uint32_t sq)
 	q->kicking = false;
 }
 
+void op_answer(struct op *op, struct kvmd_cqe *c)
+{
+	c->user_data = op->e.user_data;
+	ring_complete(&op->s->ring, c);
+	op->answered = true;
+}
+
 void op_complete(struct op *op, struct kvmd_cqe *c)
 {
 	struct session *s = op->s;
 	uint32_t sq = op->e.seq, other = op->e.first;
 	bool seq = names_seq(op), fork = op->e.opcode == KVMD_OP_SEQ_FORK;
 
-	c->user_data = op->e.user_data;
-	ring_complete(&s->ring, c);
+	if (!op->answered)
+		op_answer(op, c);
 	if (op->held.head)
 		nodeq_splice(s->d->pool, &s->cq_defer, &op->held, s->ring.cq_tail);
 	if (seq)

@@ -43,10 +43,10 @@ struct flight {
 	bool busy;
 	struct kvmd_sqe e;
 	struct m_seq seq;		/* OPEN: what it will be */
-	int ticket;			/* RECV: which, -1: a made-up one */
+	uint64_t ticket_ns;		/* RECV: when it was sent, 0: a made-up one */
 };
 
-enum life { ALIVE, CLOSED, GONE };
+enum life { GONE, ALIVE, CLOSED };
 
 struct client {
 	struct core_client cl;
@@ -79,7 +79,7 @@ static uint32_t rnd(uint32_t below)
 	return (uint32_t)((m_tag((uint32_t)(rng >> 32)) ^ m_tag((uint32_t)rng)) >> 8) % below;
 }
 
-#define CHECK(ok, ...)	ck_assert_msg((ok), #ok ": " __VA_ARGS__)
+#define CHECK(ok, ...)	core_ok_msg(ok, #ok ": " __VA_ARGS__)
 
 /* --------------------------------------------------------------- content, rows */
 
@@ -236,7 +236,7 @@ static void pending(unsigned i, const struct kvmd_sqe *e, int add)
 	}
 }
 
-static void submit(unsigned i, struct kvmd_sqe *e, const struct m_seq *seq, int ticket)
+static void submit(unsigned i, struct kvmd_sqe *e, const struct m_seq *seq, uint64_t ticket_ns)
 {
 	unsigned n = 0;
 
@@ -244,7 +244,7 @@ static void submit(unsigned i, struct kvmd_sqe *e, const struct m_seq *seq, int 
 		if (++n == NR_OPS)
 			return;
 	e->user_data = n + 1;
-	cli[i].op[n] = (struct flight) { .busy = true, .e = *e, .ticket = ticket };
+	cli[i].op[n] = (struct flight) { .busy = true, .e = *e, .ticket_ns = ticket_ns };
 	if (seq)
 		cli[i].op[n].seq = *seq;
 	pending(i, e, 1);
@@ -306,7 +306,7 @@ static void do_open(unsigned i, uint32_t sq)
 	e.off = put_keys(i, q.node, e.nr);
 	e.flags = rnd(12) ? 0 : rnd(2) ? KVMD_OPEN_NO_STORE : KVMD_OPEN_NO_HIT;
 	q.no_store = e.flags & KVMD_OPEN_NO_STORE;
-	submit(i, &e, &q, -1);
+	submit(i, &e, &q, 0);
 }
 
 /* Publishes what has its key's content; now and then also what may not be. */
@@ -318,7 +318,7 @@ static void do_publish(unsigned i, uint32_t sq)
 	if (q->nr_publishing || q->nr_structural || !q->len)
 		return;
 	e.first = rnd(3) ? 0 : rnd(q->len);
-	e.nr = 1 + rnd(M_POS - e.first);
+	e.nr = 1 + rnd((q->nr_pending || rnd(10) ? q->len : M_POS) - e.first);
 	e.step = cli[i].submitted;
 	for (uint32_t pos = e.first; pos < e.first + e.nr && pos < q->len; pos++) {
 		const struct m_pos *p = &q->pos[pos];
@@ -334,7 +334,7 @@ static void do_publish(unsigned i, uint32_t sq)
 	for (uint32_t pos = e.first; pos < e.first + e.nr && pos < q->len; pos++)
 		if (q->pos[pos].kind == M_PRIVATE)
 			m_note_publish(&m, q, pos);
-	submit(i, &e, NULL, -1);
+	submit(i, &e, NULL, 0);
 }
 
 static void do_fork(unsigned i, uint32_t sq)
@@ -342,12 +342,12 @@ static void do_fork(unsigned i, uint32_t sq)
 	struct kvmd_sqe e = entry(KVMD_OP_SEQ_FORK, i, sq);
 	uint32_t to = rnd(M_SEQS);
 
-	if (to == sq || m.seq[i][to].nr_pending)
+	if (to == sq || m.seq[i][to].nr_pending || (m.seq[i][to].live && rnd(10)))
 		return;
 	e.first = to;
 	e.arg = rnd(1000);
 	e.aux = deadline();
-	submit(i, &e, NULL, -1);
+	submit(i, &e, NULL, 0);
 }
 
 static void do_recv(unsigned i, uint32_t sq)
@@ -364,7 +364,7 @@ static void do_recv(unsigned i, uint32_t sq)
 	e.seq_gen = q.gen = rnd(1000);
 	if (!made_up)
 		tick[t].live = false;
-	submit(i, &e, &q, made_up ? -1 : (int)t);
+	submit(i, &e, &q, made_up ? 0 : tick[t].since_ns);
 }
 
 static void do_keys(unsigned i, uint32_t sq)
@@ -384,14 +384,14 @@ static void do_keys(unsigned i, uint32_t sq)
 		e.arg = advice[rnd(ARRAY_SIZE(advice))];
 	if (e.opcode == KVMD_OP_ADVISE && e.arg == KVMD_ADV_PRIORITY)
 		e.aux = KVMD_PRIO(rnd(101), rnd(2000));
-	submit(i, &e, &q, -1);
+	submit(i, &e, &q, 0);
 }
 
 static void do_cancel(unsigned i)
 {
 	struct kvmd_sqe e = { .opcode = KVMD_OP_CANCEL, .aux = 1 + rnd(NR_OPS) };
 
-	submit(i, &e, NULL, -1);
+	submit(i, &e, NULL, 0);
 }
 
 static void do_range(unsigned i, uint32_t sq, uint8_t op)
@@ -409,7 +409,7 @@ static void do_range(unsigned i, uint32_t sq, uint8_t op)
 		e.nr++;
 		e.arg = rnd(e.nr + 1);
 	}
-	submit(i, &e, NULL, -1);
+	submit(i, &e, NULL, 0);
 }
 
 static void do_simple(unsigned i, uint32_t sq, uint8_t op)
@@ -424,7 +424,7 @@ static void do_simple(unsigned i, uint32_t sq, uint8_t op)
 		e.first = rnd(m.seq[i][sq].len + 1);
 		e.aux = deadline();
 	}
-	submit(i, &e, NULL, -1);
+	submit(i, &e, NULL, 0);
 }
 
 static void act(unsigned i)
@@ -455,7 +455,7 @@ static void act(unsigned i)
 		do_range(i, sq, KVMD_OP_SEQ_REPLACE);
 	else if (what < 90)
 		do_simple(i, sq, KVMD_OP_SEQ_SEND);
-	else
+	else if (what < 97)
 		do_simple(i, sq, KVMD_OP_SEQ_CLOSE);
 }
 
@@ -478,8 +478,6 @@ static void done_open(unsigned i, const struct flight *f, const struct kvmd_cqe 
 	m_hit_bounds(&m, &f->seq, f->e.nr, &lo, &hi);
 	if (f->e.flags & KVMD_OPEN_NO_HIT)
 		lo = hi = 0;
-	if (f->seq.epoch != m.epoch[f->seq.space])
-		lo = 0, hi = M_POS;	/* the epoch was raised while it was on its way */
 	CHECK((uint32_t)q->res >= lo && (uint32_t)q->res <= hi, "hit %d, not %u to %u", q->res, lo,
 	      hi);
 	CHECK(q->v1 == (uint32_t)q->res * 16, "tokens %u", q->v1);
@@ -517,6 +515,7 @@ static void done_fork(unsigned i, const struct flight *f, const struct kvmd_cqe 
 	copy.nr_pending = to->nr_pending;
 	copy.nr_structural = to->nr_structural;
 	*to = copy;
+	m_touch(&m, to);
 }
 
 static void done_send(unsigned i, const struct flight *f, const struct kvmd_cqe *q)
@@ -542,15 +541,15 @@ static void done_recv(unsigned i, const struct flight *f, const struct kvmd_cqe 
 	struct m_seq *s = &m.seq[i][f->e.seq];
 	unsigned pend = s->nr_pending, structural = s->nr_structural;
 
-	if (q->res == -ENOENT && (f->ticket < 0 ||
-				  c.d->now_ns >= tick[f->ticket].since_ns + TICKET_NS))
+	if (q->res == -ENOENT && c.d->now_ns >= f->ticket_ns + TICKET_NS)
 		return;
-	CHECK(f->ticket >= 0 && (uint32_t)q->res == f->seq.len, "recv: %d", q->res);
+	CHECK(f->ticket_ns && (uint32_t)q->res == f->seq.len, "recv: %d", q->res);
 	*s = f->seq;
 	s->live = true;
 	s->nr_pending = pend;
 	s->nr_structural = structural;
 	s->nr_publishing = 0;
+	m_touch(&m, s);
 }
 
 static void done_on_seq(unsigned i, const struct flight *f, const struct kvmd_cqe *q)
@@ -625,7 +624,7 @@ static void completed(unsigned i, const struct kvmd_cqe *q)
 		if (q->res < 0)
 			return;
 		m.seq[i][f->e.seq] = f->seq;
-		m_open(&m.seq[i][f->e.seq], (uint32_t)q->res);
+		m_open(&m, &m.seq[i][f->e.seq], (uint32_t)q->res);
 	} else if (f->e.opcode == KVMD_OP_SEQ_RECV) {
 		if (q->res != -ECANCELED)
 			done_recv(i, f, q);
@@ -642,10 +641,10 @@ static void collect(void)
 {
 	struct kvmd_cqe q;
 
+	m.batch++;
 	for (unsigned i = 0; i < M_SESSIONS; i++) {
 		if (cli[i].life != ALIVE)
 			continue;
-		core_pump(&cli[i].cl);
 		while (core_peek(&cli[i].cl, &q)) {
 			cli[i].cl.cq_head++;
 			completed(i, &q);
@@ -659,10 +658,11 @@ static void connect_client(unsigned i)
 {
 	struct client *k = &cli[i];
 
-	*k = (struct client) { .space = i == M_SESSIONS - 1 };
-	core_client(&c, &k->cl, tenants[k->space], &geo[k->space], M_SEQS, M_POS * 16);
+	*k = (struct client) { .space = i == M_SESSIONS - 1, .life = GONE };
 	for (uint32_t sq = 0; sq < M_SEQS; sq++)
 		m.seq[i][sq] = (struct m_seq) { 0 };
+	core_client(&c, &k->cl, tenants[k->space], &geo[k->space], M_SEQS, M_POS * 16);
+	k->life = ALIVE;
 }
 
 static void die(unsigned i)
@@ -695,6 +695,12 @@ static void raise_epoch(uint32_t sp)
 {
 	struct space *space = space_find(c.d->pool, geo[sp].name);
 
+	/* An open that is on its way could be of either epoch. */
+	for (unsigned i = 0; i < M_SESSIONS; i++)
+		for (unsigned n = 0; n < NR_OPS; n++)
+			if (cli[i].life == ALIVE && cli[i].op[n].busy &&
+			    cli[i].op[n].e.opcode == KVMD_OP_SEQ_OPEN)
+				return;
 	if (space && !space_raise_epoch(c.d->pool, space, 0)) {
 		epoch_raised(c.d, space);
 		m.epoch[sp]++;
@@ -740,10 +746,12 @@ static void one_step(void)
 		c.skew_ns += what < 998 ? 200000 : TICKET_NS;
 	c.skew_ns += rnd(20000);
 	c.ticks += !rnd(10);
-	if (rnd(3)) {
+	if (rnd(3))
 		core_turn(&c);
-		collect();
-	}
+	if (rnd(2))
+		for (i = 0; i < M_SESSIONS; i++)
+			if (cli[i].life == ALIVE)
+				core_pump(&cli[i].cl);
 	/* The client must not run out of places for completions. */
 	for (i = 0; i < M_SESSIONS; i++)
 		if (cli[i].life == ALIVE && cli[i].cl.sq_tail - cli[i].cl.s->ring.sh->cq_head > 48)
@@ -753,8 +761,13 @@ static void one_step(void)
 static void run(const char *const *opts, uint32_t nr_steps)
 {
 	core_init(&c, opts);
+	c.base_ns = clock_ns();
+	c.by_hand = true;
+	c.after = collect;
+	c.d->rc.throttle_ns = 0;	/* measured by the real clock */
 	m = (struct model) { .next_tag = 1 };
 	memset(tick, 0, sizeof(tick));
+	memset(cli, 0, sizeof(cli));
 	core_geometry(&geo[0], "first", 1024, 41);
 	core_geometry(&geo[1], "second", 1024, 33);
 	for (unsigned i = 0; i < M_SESSIONS; i++)
@@ -808,7 +821,7 @@ static void report(void)
 }
 
 #define COMMON	"pool.deadlock_time=100us", "pool.ticket_timeout=20ms", \
-		"pool.step_stall=10000s", "pool.slab_bytes=8K", "tenant.other.pin_bytes=4K", \
+		"pool.step_stall=10000s", "pool.slab_bytes=8K", "pool.nodes=256", "tenant.other.pin_bytes=4K", \
 		"tenant.default.pin_bytes=4K"
 
 /* Slots are short: reclaim, waiting, deadlocks; slabs move between the spaces. */

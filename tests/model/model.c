@@ -51,12 +51,13 @@ void m_note_publish(struct model *m, const struct m_seq *q, uint32_t pos)
 	k->nr_published++;
 }
 
-static bool holds(const struct m_seq *q, uint32_t space, uint32_t epoch, uint32_t node)
+static bool holds(const struct model *m, const struct m_seq *q, uint32_t space, uint32_t epoch, uint32_t node)
 {
 	if (!q->live || q->nr_structural || q->space != space || q->epoch != epoch)
 		return false;
 	for (uint32_t i = 0; i < q->len; i++)
-		if (q->pos[i].kind == M_SEALED && q->pos[i].tag == m_tag(node))
+		if (q->pos[i].kind == M_SEALED && q->pos[i].tag == m_tag(node) &&
+		    q->pos[i].batch != m->batch)
 			return true;
 	return false;
 }
@@ -65,7 +66,7 @@ bool m_is_held(const struct model *m, uint32_t space, uint32_t epoch, uint32_t n
 {
 	for (unsigned s = 0; s < M_SESSIONS; s++)
 		for (unsigned i = 0; i < M_SEQS; i++)
-			if (holds(&m->seq[s][i], space, epoch, node))
+			if (holds(m, &m->seq[s][i], space, epoch, node))
 				return true;
 	return false;
 }
@@ -87,7 +88,13 @@ void m_hit_bounds(const struct model *m, const struct m_seq *q, uint32_t nr, uin
 
 /* ------------------------------------------------------------------ operations */
 
-void m_open(struct m_seq *q, uint32_t hit)
+void m_touch(const struct model *m, struct m_seq *q)
+{
+	for (uint32_t i = 0; i < q->len; i++)
+		q->pos[i].batch = m->batch;
+}
+
+void m_open(const struct model *m, struct m_seq *q, uint32_t hit)
 {
 	q->live = true;
 	q->len = hit;
@@ -96,6 +103,7 @@ void m_open(struct m_seq *q, uint32_t hit)
 	for (uint32_t i = 0; i < hit; i++)
 		q->pos[i] = (struct m_pos) {
 			.kind = M_SEALED, .filled = true, .tag = m_tag(q->node[i]),
+			.batch = m->batch,
 		};
 }
 
@@ -144,6 +152,7 @@ void m_publish(const struct model *m, struct m_seq *q, uint32_t first, uint32_t 
 		*ret_merge_lo += m_is_held(m, q->space, q->epoch, q->node[i]);
 		*ret_merge_hi += find_key(m, q->space, q->epoch, q->node[i])->nr_published > 1;
 		q->pos[i].kind = M_SEALED;
+		q->pos[i].batch = m->batch;
 		q->pos[i].tag = m_tag(q->node[i]);
 		++*ret_sealed;
 	}

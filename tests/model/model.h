@@ -28,6 +28,7 @@ struct m_pos {
 	bool filled;			/* a step that writes it was submitted */
 	uint64_t fill_step;		/* that step */
 	uint64_t tag;			/* content */
+	uint32_t batch;			/* in which it became what it is */
 };
 
 struct m_seq {
@@ -50,6 +51,7 @@ struct model {
 	struct m_seq seq[M_SESSIONS][M_SEQS];
 	struct m_key key[M_KEYS];
 	uint64_t next_tag;		/* of private content */
+	uint32_t batch;			/* completions seen at once: their order is not known */
 };
 
 uint32_t m_child(uint32_t node, uint32_t token);
@@ -63,7 +65,7 @@ bool m_is_held(const struct model *m, uint32_t space, uint32_t epoch, uint32_t n
 void m_hit_bounds(const struct model *m, const struct m_seq *q, uint32_t nr, uint32_t *ret_lo,
 		  uint32_t *ret_hi);
 
-void m_open(struct m_seq *q, uint32_t hit);
+void m_open(const struct model *m, struct m_seq *q, uint32_t hit);
 void m_extend(struct m_seq *q, uint32_t nr);
 /* Positions that the publish takes, from @first; 0: -EINVAL. */
 uint32_t m_publish_takes(const struct m_seq *q, uint32_t first, uint32_t nr);
@@ -71,6 +73,7 @@ uint32_t m_publish_takes(const struct m_seq *q, uint32_t first, uint32_t nr);
 void m_publish(const struct model *m, struct m_seq *q, uint32_t first, uint32_t nr,
 	       uint32_t *ret_sealed, uint32_t *ret_private, uint32_t *ret_merge_lo,
 	       uint32_t *ret_merge_hi);
+void m_touch(const struct model *m, struct m_seq *q);	/* it came in this batch */
 uint32_t m_fork(const struct m_seq *q, struct m_seq *to, uint32_t gen);	/* blocks copied */
 int m_unshare(struct m_seq *q, uint32_t pos);		/* 1, 0, -EINVAL */
 int m_trim(struct m_seq *q, uint16_t flags, uint32_t first, uint32_t nr);

@@ -39,6 +39,7 @@ START_TEST(open_finds_a_prefix)
 	bench_key(NR, keys[99]);
 	ck_assert_uint_eq(bare_open(&b, keys, 100, ids, row), 99);
 	ck_assert_uint_eq(bare_lookup(&b, keys, 100), 99);
+	ck_assert_uint_eq(bare_lookup_ahead(&b, keys, 100), 99);
 }
 END_TEST
 

@@ -42,5 +42,7 @@ uint64_t bare_publish(struct bare *b, const uint32_t *ids, uint8_t (*keys)[KVMD_
 		      uint32_t nr);
 uint64_t bare_drop(struct bare *b, const uint32_t *ids, uint32_t nr);
 uint64_t bare_lookup(struct bare *b, uint8_t (*keys)[KVMD_KEY_BYTES], uint32_t nr);
+/* The same for a pool that no cache holds. */
+uint64_t bare_lookup_ahead(struct bare *b, uint8_t (*keys)[KVMD_KEY_BYTES], uint32_t nr);
 
 #endif

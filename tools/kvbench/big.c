@@ -18,6 +18,7 @@ static struct kvc *k;
 static uint8_t *args;
 static uint64_t args_off;
 static uint32_t nr_filled;		/* keys 0.. that are cached in both */
+static struct samples samples;		/* of the slice, ticks */
 static uint64_t rng = 88172645463325252ull;
 
 static uint64_t random_u64(void)
@@ -63,41 +64,39 @@ static void put_random_keys(uint8_t *to)
 static double slice_floor(void *ctx)
 {
 	const struct floor_req r = { .op = FLOOR_LOOKUP, .pool = 1, .nr = NR };
-	uint64_t end, work, sum = 0;
-	uint32_t n = 0;
+	uint64_t end, work;
 
 	(void)ctx;
 	floor_mode(FLOOR_WORK, 1);
-	for (end = time_ns() + bench.slice_ns; time_ns() < end; n++) {
+	for (end = time_ns() + bench.slice_ns; time_ns() < end;) {
 		put_random_keys(floor_shm->keys[0]);
 		if (floor_call(&r, &work, NULL) != NR)
 			kvb_die("the floor's lookup missed");
-		sum += work;
+		sample_add(&samples, (double)work);
 	}
 	floor_mode(FLOOR_PARK, 0);
-	return ticks_to_ns(sum) / n;
+	return sample_median(&samples) * tick_ns;
 }
 
 static double slice_ours(void *ctx)
 {
-	uint64_t end, t0, sum = 0;
-	uint32_t n = 0;
+	uint64_t end, t0;
 	int res;
 
 	(void)ctx;
 	kvmd_go(&big);
 	client_warm(k);
-	for (end = time_ns() + bench.slice_ns; time_ns() < end; n++) {
+	for (end = time_ns() + bench.slice_ns; time_ns() < end;) {
 		put_random_keys(args);
 		kvc_prep_lookup(kvc_get_sqe(k), 0, args_off, NR);
 		t0 = ticks();
 		res = client_wait(k, NULL);
-		sum += ticks() - t0 - tick_cost;
+		sample_add(&samples, (double)(ticks() - t0 - tick_cost));
 		if (res != (int)NR)
 			kvb_die("a lookup of %u keys that are there found %d", NR, res);
 	}
 	kvmd_pause(&big);
-	return ticks_to_ns(sum) / n;
+	return sample_median(&samples) * tick_ns;
 }
 
 /* Records, per-slot arrays and the table, as the daemon allocated them. */

@@ -12,6 +12,7 @@
 
 struct floor_shm *floor_shm;
 static pid_t server;
+static struct samples samples;
 static uint32_t tail, head;		/* free-running: entries sent, completions taken */
 
 void floor_start(void)
@@ -71,10 +72,21 @@ static inline void put(uint32_t at, uint64_t v, unsigned words)
 		e[w] = v;
 }
 
+/* One more sample: the messages answered since the last look. The time now. */
+static uint64_t look(uint64_t last, uint32_t *from, uint32_t to)
+{
+	uint64_t now = time_ns();
+
+	if (to != *from)
+		sample_add(&samples, (double)(now - last) / (to - *from));
+	*from = to;
+	return now;
+}
+
 double floor_echo(uint32_t batch, uint32_t depth)
 {
 	struct floor_shm *s = floor_shm;
-	uint64_t sum = 0, start = time_ns(), end = start + bench.slice_ns, now = 0;
+	uint64_t sum = 0, start = time_ns(), end = start + bench.slice_ns, now = start;
 	uint32_t seen, from = head;
 	volatile uint64_t sink;
 
@@ -97,7 +109,7 @@ double floor_echo(uint32_t batch, uint32_t depth)
 		}
 		st_rel(&s->cq_head, head);
 		if (floor_look(i))
-			now = time_ns();
+			now = look(now, &from, head);
 	}
 	for (uint32_t w = 0; ld_acq(&s->cq_tail) != tail;)
 		spin(&w);
@@ -105,13 +117,13 @@ double floor_echo(uint32_t batch, uint32_t depth)
 	(void)sink;
 	head = tail;
 	st_rel(&s->cq_head, head);
-	return (double)(time_ns() - start) / (tail - from);
+	return sample_median(&samples);
 }
 
 double floor_phase(uint32_t batch, uint32_t depth)
 {
 	struct floor_shm *s = floor_shm;
-	uint64_t sum = 0, start = time_ns(), end = start + bench.slice_ns, now = 0;
+	uint64_t sum = 0, start = time_ns(), end = start + bench.slice_ns, now = start;
 	uint32_t from = head;
 	volatile uint64_t sink;
 
@@ -135,11 +147,11 @@ double floor_phase(uint32_t batch, uint32_t depth)
 			}
 		}
 		if (floor_look(i))
-			now = time_ns();
+			now = look(now, &from, head);
 	}
 	sink = sum;
 	(void)sink;
-	return (double)(time_ns() - start) / (tail - from);
+	return sample_median(&samples);
 }
 
 uint64_t floor_call(const struct floor_req *r, uint64_t *ret_work, uint64_t *ret_rtt)

@@ -33,7 +33,8 @@ static uint64_t work(struct floor_shm *s, const struct floor_req *r)
 	case FLOOR_DROP:
 		return bare_drop(b, id, nr);
 	case FLOOR_LOOKUP:
-		return bare_lookup(b, s->keys, nr);
+		return r->pool ? bare_lookup_ahead(b, s->keys, nr) :
+				 bare_lookup(b, s->keys, nr);
 	case FLOOR_FILL:
 		return bare_init(b, nr, (uint32_t)r->first);
 	default:

@@ -3,8 +3,9 @@
  * kvbench.h - what kvbench's files share: the run, the clock, the rows.
  *
  * Method. One session of R rounds; every measurement is taken once in each
- * round, its floor and ours in turn, NR_SLICES short slices each; the median
- * slice counts, so that a few in which somebody else ran do not. A machine that
+ * round, its floor and ours in turn, NR_SLICES short slices each. Of a slice the
+ * median of its samples counts (a sample is one operation, or 64 round trips), of
+ * the slices the median slice: stalls are left out on both sides. A machine that
  * drifts drifts under both. Ratios are formed per round; what is printed is the
  * median of the rounds, with the smallest and the largest. Before a round both
  * processors run a fixed calculation in slices: when the slowest slice took more
@@ -69,6 +70,23 @@ static inline double ticks_to_ns(uint64_t t)
 {
 	return (double)t * tick_ns;
 }
+
+/*
+ * Samples of one slice: what counts is their median, so that the few in which
+ * the processor was taken away do not.
+ */
+struct samples {
+	unsigned nr;
+	double v[8192];			/* what comes behind is left out */
+};
+
+static inline void sample_add(struct samples *s, double v)
+{
+	if (s->nr < ARRAY_SIZE(s->v))
+		s->v[s->nr++] = v;
+}
+
+double sample_median(struct samples *s);	/* and starts anew; 0: there is none */
 
 /* One look of a spinning wait. */
 void spin_slow(uint32_t n);

@@ -24,8 +24,9 @@ static uint8_t *args;			/* where the daemon reads keys */
 static uint64_t args_off;
 static uint8_t chain_keys[FLOOR_KEYS][KVMD_KEY_BYTES];
 
-/* Means of a slice, ns per operation, as the last slice of each kind left them. */
-static double open_ns, close_ns;
+static struct samples samples;		/* of the slice, ticks */
+static struct samples closes;		/* the closes of an open's slice */
+static struct samples none;		/* what is not timed */
 
 /* -------------------------------------------------------------- both sides */
 
@@ -63,6 +64,11 @@ struct chain_work {
 	bool miss;
 };
 
+static double result(void)
+{
+	return sample_median(&samples) * tick_ns;
+}
+
 /* --------------------------------------------------------------- the floor */
 
 static uint64_t bare(enum floor_op op, uint32_t seq, uint32_t nr, uint32_t first,
@@ -76,88 +82,85 @@ static uint64_t bare(enum floor_op op, uint32_t seq, uint32_t nr, uint32_t first
 static double floor_open(void *ctx)
 {
 	const struct chain_work *w = (const struct chain_work *)ctx;
-	uint64_t end, work, t_open = 0, t_close = 0;
 	uint32_t hit = w->nr - w->miss, n = 0;
+	uint64_t end, work;
 
+	closes.nr = 0;
 	floor_mode(FLOOR_WORK, 1);
 	for (end = time_ns() + bench.slice_ns; time_ns() < end; n++) {
 		put_keys(floor_shm->keys[0], w->first + n % w->count * w->nr, w->nr, w->miss);
 		must((int64_t)bare(FLOOR_OPEN, 0, w->nr, 0, &work), hit, "floor open");
-		t_open += work;
+		sample_add(&samples, (double)work);
 		check_row(floor_shm->row[0], hit);
 		bare(FLOOR_CLOSE, 0, hit, 0, &work);
-		t_close += work;
+		sample_add(&closes, (double)work);
 	}
 	floor_mode(FLOOR_PARK, 0);
-	open_ns = ticks_to_ns(t_open) / n;
-	close_ns = ticks_to_ns(t_close) / n;
-	return open_ns;
+	return result();
 }
 
 /* As after floor_open() or ours_open(): the closes of that slice. */
 static double last_close(void *ctx)
 {
 	(void)ctx;
-	return close_ns;
+	return sample_median(&closes) * tick_ns;
 }
 
 static double floor_lookup(void *ctx)
 {
 	const struct chain_work *w = (const struct chain_work *)ctx;
-	uint64_t end, work, sum = 0;
+	uint64_t end, work;
 	uint32_t n = 0;
 
 	floor_mode(FLOOR_WORK, 1);
 	for (end = time_ns() + bench.slice_ns; time_ns() < end; n++) {
 		put_keys(floor_shm->keys[0], w->first + n % w->count * w->nr, w->nr, false);
 		must((int64_t)bare(FLOOR_LOOKUP, 0, w->nr, 0, &work), w->nr, "floor lookup");
-		sum += work;
+		sample_add(&samples, (double)work);
 	}
 	floor_mode(FLOOR_PARK, 0);
-	return ticks_to_ns(sum) / n;
+	return result();
 }
 
 static double floor_alloc256(void *ctx)
 {
-	uint64_t end, work, sum = 0;
-	uint32_t n = 0;
+	uint64_t end, work;
 
 	(void)ctx;
 	floor_mode(FLOOR_WORK, 1);
 	for (end = time_ns() + bench.slice_ns; time_ns() < end;) {
-		for (uint32_t s = 0; s < NR_SEQS; s++, n++) {
+		for (uint32_t s = 0; s < NR_SEQS; s++) {
 			must((int64_t)bare(FLOOR_ALLOC, s, 256, 0, &work), 256, "floor alloc");
-			sum += work;
+			sample_add(&samples, (double)work);
 			check_row(floor_shm->row[s], 256);
 		}
 		for (uint32_t s = 0; s < NR_SEQS; s++)
 			bare(FLOOR_FREE, s, 256, 0, &work);
 	}
 	floor_mode(FLOOR_PARK, 0);
-	return ticks_to_ns(sum) / n;
+	return result();
 }
 
 static double floor_alloc1(void *ctx)
 {
-	uint64_t end, work, sum = 0;
-	uint32_t n = 0;
+	uint64_t end, work;
 
 	(void)ctx;
 	floor_mode(FLOOR_WORK, 1);
-	for (end = time_ns() + bench.slice_ns; time_ns() < end; n += 256) {
+	for (end = time_ns() + bench.slice_ns; time_ns() < end;) {
 		for (uint32_t i = 0; i < 256; i++) {
 			must((int64_t)bare(FLOOR_ALLOC, 0, 1, i, &work), 1, "floor alloc");
-			sum += work;
+			sample_add(&samples, (double)work);
 		}
 		bare(FLOOR_FREE, 0, 256, 0, &work);
 	}
 	floor_mode(FLOOR_PARK, 0);
-	return ticks_to_ns(sum) / n;
+	return result();
 }
 
 static double floor_publish(void *ctx)
 {
-	uint64_t end, work, sum = 0;
+	uint64_t end, work;
 	uint32_t n = 0;
 
 	(void)ctx;
@@ -166,17 +169,17 @@ static double floor_publish(void *ctx)
 		must((int64_t)bare(FLOOR_ALLOC, 0, 100, 0, &work), 100, "floor alloc");
 		put_keys(floor_shm->keys[0], PUBLISH_KEY + n % NR_CHAINS * 100, 100, false);
 		must((int64_t)bare(FLOOR_PUBLISH, 0, 100, 0, &work), 100, "floor publish");
-		sum += work;
+		sample_add(&samples, (double)work);
 		bare(FLOOR_DROP, 0, 100, 0, &work);
 	}
 	floor_mode(FLOOR_PARK, 0);
-	return ticks_to_ns(sum) / n;
+	return result();
 }
 
 /* -------------------------------------------------------------------- ours */
 
-/* One timed request: its result; ticks from before the submission to the answer. */
-static int timed(uint64_t *sum)
+/* One request: its result; ticks from before the submission to the answer. */
+static int timed(struct samples *to)
 {
 	uint64_t t0;
 	int res;
@@ -184,38 +187,36 @@ static int timed(uint64_t *sum)
 	smp_mb();
 	t0 = ticks();
 	res = client_wait(k, NULL);
-	*sum += ticks() - t0 - tick_cost;
+	sample_add(to, (double)(ticks() - t0 - tick_cost));
 	return res;
 }
 
-static int do_open(uint32_t seq, uint32_t nr, uint64_t *sum)
+static int do_open(uint32_t seq, uint32_t nr, struct samples *to)
 {
 	kvc_prep_open(kvc_get_sqe(k), seq, 1, args_off, nr, 0, 0);
-	return timed(sum);
+	return timed(to);
 }
 
-static int do_close(uint32_t seq, uint64_t *sum)
+static int do_close(uint32_t seq, struct samples *to)
 {
 	kvc_prep_close(kvc_get_sqe(k), seq, 1, 0, 0);
-	return timed(sum);
+	return timed(to);
 }
 
-static int do_extend(uint32_t seq, uint32_t nr, uint64_t *sum)
+static int do_extend(uint32_t seq, uint32_t nr, struct samples *to)
 {
 	kvc_prep_extend(kvc_get_sqe(k), seq, 1, 0, nr, 0);
-	return timed(sum);
+	return timed(to);
 }
 
-static int do_publish(uint32_t seq, uint32_t nr, uint64_t *sum)
+static int do_publish(uint32_t seq, uint32_t nr, struct samples *to)
 {
 	kvc_prep_publish(kvc_get_sqe(k), seq, 1, 0, 0, args_off, nr, 0);
-	return timed(sum);
+	return timed(to);
 }
 
 static int do_drop(uint32_t nr)
 {
-	uint64_t none = 0;
-
 	kvc_prep_advise_keys(kvc_get_sqe(k), KVMD_ADV_DROP, 0, args_off, nr, 0);
 	return timed(&none);
 }
@@ -224,28 +225,27 @@ static double ours_open(void *ctx)
 {
 	const struct chain_work *w = (const struct chain_work *)ctx;
 	const volatile int32_t *row = kvc_row(kvc_view(k), 0, 0);
-	uint64_t end, t_open = 0, t_close = 0;
+	uint64_t end;
 	uint32_t hit = w->nr - w->miss, n = 0;
 
+	closes.nr = 0;
 	kvmd_go(&busy);
 	client_warm(k);
 	for (end = time_ns() + bench.slice_ns; time_ns() < end; n++) {
 		put_keys(args, w->first + n % w->count * w->nr, w->nr, w->miss);
-		must(do_open(0, w->nr, &t_open), hit, "open");
+		must(do_open(0, w->nr, &samples), hit, "open");
 		check_row(row, hit);
-		must(do_close(0, &t_close), 0, "close");
+		must(do_close(0, &closes), 0, "close");
 	}
 	kvmd_pause(&busy);
-	open_ns = ticks_to_ns(t_open) / n;
-	close_ns = ticks_to_ns(t_close) / n;
-	return open_ns;
+	return result();
 }
 
 /* The library's own call, which copies the keys. */
 static double ours_open_sync(void *ctx)
 {
 	const struct chain_work *w = (const struct chain_work *)ctx;
-	uint64_t end, t0, sum = 0, none = 0;
+	uint64_t end, t0;
 	uint32_t n = 0;
 
 	kvmd_go(&busy);
@@ -255,17 +255,17 @@ static double ours_open_sync(void *ctx)
 			bench_key(w->first + n % w->count * w->nr + i, chain_keys[i]);
 		t0 = ticks();
 		must(kvc_seq_open(k, 0, 1, chain_keys, w->nr, 0, 0, 0, NULL), w->nr, "open");
-		sum += ticks() - t0 - tick_cost;
+		sample_add(&samples, (double)(ticks() - t0 - tick_cost));
 		must(do_close(0, &none), 0, "close");
 	}
 	kvmd_pause(&busy);
-	return ticks_to_ns(sum) / n;
+	return result();
 }
 
 static double ours_lookup(void *ctx)
 {
 	const struct chain_work *w = (const struct chain_work *)ctx;
-	uint64_t end, sum = 0;
+	uint64_t end;
 	uint32_t n = 0;
 
 	kvmd_go(&busy);
@@ -273,54 +273,52 @@ static double ours_lookup(void *ctx)
 	for (end = time_ns() + bench.slice_ns; time_ns() < end; n++) {
 		put_keys(args, w->first + n % w->count * w->nr, w->nr, false);
 		kvc_prep_lookup(kvc_get_sqe(k), 0, args_off, w->nr);
-		must(timed(&sum), w->nr, "lookup");
+		must(timed(&samples), w->nr, "lookup");
 	}
 	kvmd_pause(&busy);
-	return ticks_to_ns(sum) / n;
+	return result();
 }
 
 static double ours_alloc256(void *ctx)
 {
-	uint64_t end, sum = 0, none = 0;
-	uint32_t n = 0;
+	uint64_t end;
 
 	(void)ctx;
 	kvmd_go(&busy);
 	client_warm(k);
 	for (end = time_ns() + bench.slice_ns; time_ns() < end;) {
-		for (uint32_t s = 0; s < NR_SEQS; s++, n++) {
+		for (uint32_t s = 0; s < NR_SEQS; s++) {
 			must(do_open(s, 0, &none), 0, "open");
-			must(do_extend(s, 256, &sum), 256, "extend");
+			must(do_extend(s, 256, &samples), 256, "extend");
 			check_row(kvc_row(kvc_view(k), 0, s), 256);
 		}
 		for (uint32_t s = 0; s < NR_SEQS; s++)
 			must(do_close(s, &none), 0, "close");
 	}
 	kvmd_pause(&busy);
-	return ticks_to_ns(sum) / n;
+	return result();
 }
 
 static double ours_alloc1(void *ctx)
 {
-	uint64_t end, sum = 0, none = 0;
-	uint32_t n = 0;
+	uint64_t end;
 
 	(void)ctx;
 	kvmd_go(&busy);
 	client_warm(k);
-	for (end = time_ns() + bench.slice_ns; time_ns() < end; n += 256) {
+	for (end = time_ns() + bench.slice_ns; time_ns() < end;) {
 		must(do_open(0, 0, &none), 0, "open");
 		for (uint32_t i = 0; i < 256; i++)
-			must(do_extend(0, 1, &sum), 1, "extend");
+			must(do_extend(0, 1, &samples), 1, "extend");
 		must(do_close(0, &none), 0, "close");
 	}
 	kvmd_pause(&busy);
-	return ticks_to_ns(sum) / n;
+	return result();
 }
 
 static double ours_publish(void *ctx)
 {
-	uint64_t end, sum = 0, none = 0;
+	uint64_t end;
 	uint32_t n = 0;
 
 	(void)ctx;
@@ -330,12 +328,12 @@ static double ours_publish(void *ctx)
 		must(do_open(0, 0, &none), 0, "open");
 		must(do_extend(0, 100, &none), 100, "extend");
 		put_keys(args, PUBLISH_KEY + n % NR_CHAINS * 100, 100, false);
-		must(do_publish(0, 100, &sum), 100, "publish");
+		must(do_publish(0, 100, &samples), 100, "publish");
 		must(do_close(0, &none), 0, "close");
 		must(do_drop(100), 100, "drop");
 	}
 	kvmd_pause(&busy);
-	return ticks_to_ns(sum) / n;
+	return result();
 }
 
 /* ---------------------------------------------------------------- the part */
@@ -343,7 +341,7 @@ static double ours_publish(void *ctx)
 /* The chains that opens hit. */
 static void fill(void)
 {
-	uint64_t none = 0, work;
+	uint64_t work;
 
 	kvmd_go(&busy);
 	for (uint32_t i = 0; i < NR_CHAINS + NR_LONG; i++) {

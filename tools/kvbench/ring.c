@@ -11,6 +11,8 @@ struct kvmd_proc busy;
 struct kvc *busy_client;
 double echo_rtt_ns;
 
+static struct samples samples;
+
 void busy_start(void)
 {
 	const struct kvmd_opts o = { "busy", BUSY_BLOCKS, "1s" };
@@ -48,38 +50,39 @@ static double slice_phase(void *ctx)
 
 double nop_rtt(void *ctx)
 {
-	uint64_t start, end, now = 0;
-	uint32_t nr = 0;
+	uint64_t last, end, now;
+	uint32_t nr = 0, from = 0;
 
 	(void)ctx;
 	kvmd_go(&busy);
 	client_warm(busy_client);
-	start = time_ns();
-	end = start + bench.slice_ns;
-	while (now < end) {
-		kvc_prep_nop(kvc_get_sqe(busy_client));
-		client_wait(busy_client, NULL);
-		if (floor_look(++nr))
-			now = time_ns();
+	now = last = time_ns();
+	for (end = now + bench.slice_ns; now < end; last = now) {
+		do {
+			kvc_prep_nop(kvc_get_sqe(busy_client));
+			client_wait(busy_client, NULL);
+		} while (!floor_look(++nr));
+		now = time_ns();
+		sample_add(&samples, (double)(now - last) / (nr - from));
+		from = nr;
 	}
-	now = time_ns();
 	kvmd_pause(&busy);
-	return (double)(now - start) / nr;
+	return sample_median(&samples);
 }
 
 /* As floor_echo(): up to @depth on their way, submitted up to @batch at a time. */
 static double nop_rate(uint32_t batch, uint32_t depth)
 {
 	struct kvc *k = busy_client;
-	uint64_t start, end, now = 0;
-	uint32_t sent = 0, got = 0;
+	uint64_t last, end, now;
+	uint32_t sent = 0, got = 0, from = 0;
 	struct kvmd_cqe c[256];
 	int n;
 
 	kvmd_go(&busy);
 	client_warm(k);
-	start = time_ns();
-	end = start + bench.slice_ns;
+	now = last = time_ns();
+	end = now + bench.slice_ns;
 	for (uint32_t i = 1; now < end || got != sent; i++) {
 		uint32_t nr = now < end ? min(depth - (sent - got), batch) : 0, w = 0;
 
@@ -100,12 +103,16 @@ static double nop_rate(uint32_t batch, uint32_t depth)
 				spin(&w);
 			got += (uint32_t)n;
 		} while (!n && (sent - got == depth || now >= end));
-		if (floor_look(i))
-			now = time_ns();
+		if (!floor_look(i))
+			continue;
+		now = time_ns();
+		if (got != from)
+			sample_add(&samples, (double)(now - last) / (got - from));
+		from = got;
+		last = now;
 	}
-	now = time_ns();
 	kvmd_pause(&busy);
-	return (double)(now - start) / sent;
+	return sample_median(&samples);
 }
 
 static double slice_echo32(void *ctx)

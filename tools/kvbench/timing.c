@@ -28,6 +28,14 @@ uint64_t time_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
 }
 
+double sample_median(struct samples *s)
+{
+	unsigned nr = s->nr;
+
+	s->nr = 0;
+	return nr ? kvb_median(s->v, nr) : 0;
+}
+
 void timing_init(void)
 {
 	uint64_t n0 = time_ns(), t0 = ticks(), n1, t1, a, best = UINT64_MAX;
