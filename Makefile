@@ -123,7 +123,7 @@ CFLAGS_TESTS := $(call pkg_cflags,$(PKGS_TESTS))
 LIBS_TESTS := $(call pkg_libs,$(PKGS_TESTS))
 endif
 
-HAVE_SDT := $(shell echo '\#include <sys/sdt.h>' | $(CC) -E - >/dev/null 2>&1 && echo 1)
+HAVE_SDT := $(shell $(CC) -E -include sys/sdt.h -x c /dev/null >/dev/null 2>&1 && echo 1)
 CC_IS_CLANG := $(findstring clang,$(shell $(CC) --version 2>/dev/null))
 endif
 
