@@ -21,9 +21,6 @@ void kvci_die(struct kvc *k, const char *why)
 	k->dead = -ECONNRESET;
 	if (why)
 		kvci_refuse("%s", why);
-	/* Where the library gave up first, the daemon shall see it at once. */
-	if (k->sock >= 0)
-		shutdown(k->sock, SHUT_RDWR);
 }
 
 static int ack_send(struct kvc *k)
@@ -108,6 +105,8 @@ static int control_fail(struct kvc *k, int err)
 	} else if (!k->dead) {
 		kvci_refuse("a control message failed: %s", kvc_strerror(err));
 		kvci_die(k, NULL);
+		/* The library gives up first: the daemon shall see it at once. */
+		shutdown(k->sock, SHUT_RDWR);
 	}
 	return k->dead;
 }

@@ -30,7 +30,7 @@
 
 #include "libkvclient/internal.h"
 
-#define SPINS_HARD	512u		/* looks before the first pause instruction */
+#define SPINS_HARD	64u		/* looks before the first pause instruction */
 #define SPINS_CLOCK	64u		/* looks between two readings of the clock */
 #define SPINS_SOCK	(1u << 20)	/* looks between two of the socket, in long spins */
 

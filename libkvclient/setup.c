@@ -397,6 +397,7 @@ int kvc_reconnect(struct kvc *k)
 	err = kvci_connect(k->conf.socket, k->conf.opts.wait_ns, &fd);
 	if (err)
 		return err;
+	say_bye(k);		/* the old session's blocks need not wait for our end */
 	detach(k);
 	err = attach(k, fd);
 	if (err) {

@@ -110,6 +110,9 @@ void core_settle(struct core *c)
 	while (quiet < 3) {
 		quiet = core_turn(c) || workers_nr_pending(c->d->workers) ? 0 : quiet + 1;
 		core_work(c);
+		for (unsigned i = 0; i < ARRAY_SIZE(c->client); i++)
+			if (c->client[i])
+				quiet = core_pump(c->client[i]) ? 0 : quiet;
 	}
 }
 
@@ -142,8 +145,10 @@ static void answer(struct core_client *cl, const struct kvmd_slab *m)
 	control_message(cl->conn, &a, sizeof(a));
 }
 
-void core_pump(struct core_client *cl)
+bool core_pump(struct core_client *cl)
 {
+	uint32_t before = cl->nr_msgs;
+
 	union {
 		char buf[CMSG_SPACE(sizeof(int) * KVMD_MAX_FDS)];
 		struct cmsghdr align;
@@ -166,7 +171,7 @@ void core_pump(struct core_client *cl)
 		ssize_t n = recvmsg(cl->peer, &mh, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
 		if (n <= 0)
-			return;
+			break;
 		core_ok((size_t)n == m.h.bytes);
 		close_fds(&mh);
 		cl->nr_msgs++;
@@ -182,6 +187,7 @@ void core_pump(struct core_client *cl)
 		else if (m.h.type == KVMD_MSG_EPOCH_REPLY)
 			memcpy(cl->text, m.epoch.text, sizeof(cl->text));
 	}
+	return cl->nr_msgs != before;
 }
 
 void core_hello_fill(struct kvmd_hello *h, const char *tenant, uint32_t max_seqs,
@@ -194,6 +200,17 @@ void core_hello_fill(struct kvmd_hello *h, const char *tenant, uint32_t max_seqs
 		.max_tokens = max_tokens, .nr_lanes = 1, .nr_ranks = 1,
 	};
 	strncpy(h->tenant, tenant, sizeof(h->tenant) - 1);
+}
+
+/* In the list of those that core_settle() looks after, or out of it. */
+static void enlist(struct core_client *cl, bool in)
+{
+	unsigned i = 0;
+
+	while (i < ARRAY_SIZE(cl->c->client) && cl->c->client[i] != (in ? NULL : cl))
+		i++;
+	if (i < ARRAY_SIZE(cl->c->client))
+		cl->c->client[i] = in ? cl : NULL;
 }
 
 static struct conn *new_conn(struct daemon *d, int sock)
@@ -216,6 +233,7 @@ int core_hello_with(struct core *c, struct core_client *cl, const struct kvmd_he
 	*cl = (struct core_client) { .c = c, .peer = -1 };
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv), 0);
 	cl->peer = sv[1];
+	enlist(cl, true);
 	cl->conn = new_conn(c->d, sv[0]);
 	control_message(cl->conn, h, sizeof(*h));
 	cl->s = cl->conn->s;
@@ -262,14 +280,12 @@ void core_client(struct core *c, struct core_client *cl, const char *tenant,
 	ck_assert_msg(!err, "hello: %s", cl->text);
 	err = core_space(cl, &copy);
 	ck_assert_msg(!err, "space: %s", cl->text);
-	for (int i = 0; i < 3; i++) {
-		core_settle(c);
-		core_pump(cl);
-	}
+	core_settle(c);
 }
 
 void core_close(struct core_client *cl)
 {
+	enlist(cl, false);
 	if (cl->peer >= 0)
 		close(cl->peer);
 	cl->peer = -1;
@@ -336,10 +352,7 @@ struct kvmd_cqe core_do(struct core_client *cl, const struct kvmd_sqe *e)
 	struct kvmd_cqe q;
 
 	core_submit(cl, e);
-	for (int i = 0; i < 3; i++) {
-		core_settle(cl->c);
-		core_pump(cl);
-	}
+	core_settle(cl->c);
 	ck_assert_msg(core_take(cl, &q), "entry %u has no completion", e->opcode);
 	ck_assert_uint_eq(q.user_data, e->user_data);
 	return q;

@@ -28,6 +28,7 @@ struct core {
 	uint64_t skew_ns;		/* added to the clock */
 	uint64_t base_ns;		/* the clock stands there; 0: it runs */
 	bool by_hand;			/* finished work is taken by core_work() alone */
+	struct core_client *client[8];	/* connected; core_settle() pumps them */
 	void (*after)(void);		/* after each part of a turn; NULL: nothing */
 	uint32_t ticks;			/* policy clock, 1/16 s */
 };
@@ -65,11 +66,11 @@ void core_client(struct core *c, struct core_client *cl, const char *tenant,
 		 const struct kvmd_space *m, uint32_t max_seqs, uint32_t max_tokens);
 void core_close(struct core_client *cl);	/* its socket closes */
 void core_gone(struct core_client *cl);		/* and its process is gone */
-void core_pump(struct core_client *cl);		/* take messages, answer slabs */
+bool core_pump(struct core_client *cl);		/* take messages, answer slabs; any? */
 
 bool core_turn(struct core *c);			/* something was done */
 void core_work(struct core *c);			/* wait for the workers */
-void core_settle(struct core *c);		/* until nothing is left to do */
+void core_settle(struct core *c);		/* until nothing is left to do; clients answer */
 
 /* Put @bytes into args; their offset. */
 uint64_t core_args(struct core_client *cl, const void *data, size_t bytes);

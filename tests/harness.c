@@ -173,6 +173,13 @@ static bool log_read(struct hd *d)
 	return true;
 }
 
+static bool log_waits(struct hd *d)
+{
+	struct pollfd pfd = { .fd = d->log, .events = POLLIN };
+
+	return poll(&pfd, 1, 0) == 1;
+}
+
 void hd_said(struct hd *d, const char *word)
 {
 	for (;;) {
@@ -254,6 +261,9 @@ const char *hd_ask(struct hd *d, const char *line)
 	ssize_t n;
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
+	/* A full pipe would hold the daemon up in the middle of a line. */
+	while (d->pid && log_waits(d) && log_read(d))
+		;
 	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s.admin", d->sock);
 	T(fd >= 0 && !connect(fd, (struct sockaddr *)&sa, sizeof(sa)));
 	T(dprintf(fd, "%s\n", line) > 0);

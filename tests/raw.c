@@ -212,7 +212,7 @@ void raw_close(struct raw *r)
 {
 	struct kvmd_msg bye = { .type = KVMD_MSG_BYE, .bytes = sizeof(bye) };
 
-	if (!r->closed)
+	if (r->ring)
 		(void)send(r->sock, &bye, sizeof(bye), MSG_NOSIGNAL);
 	if (r->ring) {
 		munmap(r->ring, r->hello.ring_bytes);
@@ -279,6 +279,6 @@ int raw_do(struct raw *r, const struct kvmd_sqe *e)
 
 int raw_ended(struct raw *r)
 {
-	T(raw_is_closed(r));
+	T(raw_is_closed(r));		/* for reading: it may still say bye */
 	return __atomic_load_n(&r->ring->ended, __ATOMIC_ACQUIRE);
 }

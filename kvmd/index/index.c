@@ -59,16 +59,6 @@ uint64_t index_bytes(const struct index *ix)
 
 /* --------------------------------------------------------------- the table */
 
-static void table_insert(struct index *ix, uint64_t hash, uint32_t id)
-{
-	uint32_t i = (uint32_t)hash & ix->mask;
-
-	while (ix->tab[i].id)
-		i = (i + 1) & ix->mask;
-	ix->tab[i] = (struct index_entry) { .hash = (uint32_t)hash, .id = id };
-	ix->nr++;
-}
-
 /* Close the gap at @i: later entries of the run move up as far as their home allows. */
 static void table_close_gap(struct index *ix, uint32_t i)
 {
@@ -108,23 +98,37 @@ static uint64_t hash_of(const struct index *ix, const struct block *b)
 
 /* ------------------------------------------------------- sealing, evicting */
 
-struct block *index_enter(struct index *ix, struct gpool *gp, struct block *b, uint64_t hash,
-			  uint32_t parent, uint32_t pos)
+uint32_t index_enter_run(struct index *ix, const uint32_t *ids, uint32_t nr,
+			 const uint64_t *hash, uint32_t parent, uint32_t pos, bool chained)
 {
-	struct pool *p = ix->pool;
-	struct block *there = index_find(ix, b->sid, b->group, b->key, hash);
+	struct block *blk = ix->pool->blk, *above = parent ? &blk[parent] : NULL;
+	struct index_entry *tab = ix->tab;
+	uint32_t mask = ix->mask, i;
 
-	if (there)
-		return there;
-	b->parent = parent;
-	b->pos = pos;
-	block_set_state(b, BLK_SEALED);
-	if (parent)
-		pool_block(p, parent)->nr_kids++;
-	p->sid[b->sid].nr_sealed++;
-	gp->sp->nr_stale += b->sid != gp->sp->sid;
-	table_insert(ix, hash, pool_id(p, b));
-	return NULL;
+	for (i = 0; i < nr; i++) {
+		struct block *b = &blk[ids[i]];
+		uint32_t low = (uint32_t)hash[i], at = low & mask;
+
+		if (b->state != BLK_SEALING)
+			break;
+		while (tab[at].id && tab[at].hash != low)
+			at = (at + 1) & mask;
+		if (tab[at].id)
+			break;
+		tab[at] = (struct index_entry) { .hash = low, .id = ids[i] };
+		b->parent = 0;
+		b->pos = pos + i;
+		if (above) {
+			b->parent = (uint32_t)(above - blk);
+			above->nr_kids++;
+		}
+		block_set_state(b, BLK_SEALED);
+		above = chained ? b : NULL;
+	}
+	ix->nr += i;
+	if (i)
+		ix->pool->sid[blk[ids[0]].sid].nr_sealed += i;
+	return i;
 }
 
 void index_tell(struct index *ix, struct gpool *gp, struct block *b, uint64_t hash,

@@ -96,8 +96,42 @@ static inline bool index_hittable(const struct index *ix, const struct block *b)
  * @parent (0: root) at chain position @pos. If the identity exists already
  * nothing changes and the existing block is returned; NULL: sealed.
  */
-struct block *index_enter(struct index *ix, struct gpool *gp, struct block *b, uint64_t hash,
-			  uint32_t parent, uint32_t pos);
+static inline struct block *index_enter(struct index *ix, struct gpool *gp, struct block *b,
+					uint64_t hash, uint32_t parent, uint32_t pos)
+{
+	struct pool *p = ix->pool;
+	uint32_t i = (uint32_t)hash & ix->mask;
+
+	for (; ix->tab[i].id; i = (i + 1) & ix->mask) {
+		struct block *there;
+
+		if (ix->tab[i].hash != (uint32_t)hash)
+			continue;
+		there = pool_block(p, ix->tab[i].id);
+		if (there->sid == b->sid && there->group == b->group &&
+		    key_equal(there->key, b->key))
+			return there;
+	}
+	ix->tab[i] = (struct index_entry) { .hash = (uint32_t)hash, .id = pool_id(p, b) };
+	ix->nr++;
+	b->parent = parent;
+	b->pos = pos;
+	block_set_state(b, BLK_SEALED);
+	if (parent)
+		pool_block(p, parent)->nr_kids++;
+	p->sid[b->sid].nr_sealed++;
+	gp->sp->nr_stale += b->sid != gp->sp->sid;
+	return NULL;
+}
+
+/*
+ * index_enter() for the blocks @ids: the first under @parent at @pos, each other
+ * one under the one before it (@chained; else all at the root). Stops before the
+ * first that is not SEALING or whose hash is there already, which says nothing
+ * yet. Returns how many were sealed. All are of the space's present epoch.
+ */
+uint32_t index_enter_run(struct index *ix, const uint32_t *ids, uint32_t nr,
+			 const uint64_t *hash, uint32_t parent, uint32_t pos, bool chained);
 /* The rest of index_seal() for a block that was entered: policy and ghosts hear of it. */
 void index_tell(struct index *ix, struct gpool *gp, struct block *b, uint64_t hash,
 		uint8_t tag_new, uint8_t aux);

@@ -120,7 +120,7 @@ static struct slab *emptiest(const struct gpool *gp)
 static double willingness(const struct pool *p, const struct gpool *from, const struct gpool *to)
 {
 	const struct tenant *t = from->sp->tenant;
-	uint64_t held = held_bytes(p, t), slab = (uint64_t)from->slab_slots * from->slot_bytes;
+	uint64_t held = held_bytes(p, t), slab;
 	uint64_t slack = (uint64_t)from->nr_free + from->nr_idle;
 	const struct slab *s = emptiest(from);
 	double class = 1;
@@ -128,6 +128,7 @@ static double willingness(const struct pool *p, const struct gpool *from, const 
 	/* Slack for the blocks of the slab it would be; the NULL slot is none. */
 	if (from == to || !s || from->nr_waiters || slack < s->nr - (s->first == 0))
 		return 0;
+	slab = (s->nr - (s->first == 0)) * from->slot_bytes;
 	if (from->sp->dev[0] != to->sp->dev[0])
 		return 0;
 	if (t != to->sp->tenant) {

@@ -90,15 +90,47 @@ uint32_t reclaim_reserve_slots(const struct gpool *gp, uint32_t nr)
 	return guaranteed(gp, nr) ? 0 : gp->wmark_min;
 }
 
-/* The tenant's max and high. 0, -EDQUOT, or -EAGAIN (throttled). */
+/* Has @t a block left that reclaim_tenant() could evict? */
+static bool has_victim(const struct reclaim *rc, const struct tenant *t)
+{
+	for (uint32_t i = 0; i < rc->pool->space_end; i++) {
+		const struct space *sp = &rc->pool->space[i];
+
+		for (uint32_t g = 0; sp->in_use && sp->tenant == t && g < sp->nr_groups; g++)
+			if (sp->gp[g].policy->ops->victim(sp->gp[g].policy))
+				return true;
+	}
+	return false;
+}
+
+/* Blocks of @t that nobody leases: no more than that can be evicted. */
+static uint64_t idle_bytes(const struct reclaim *rc, const struct tenant *t)
+{
+	uint64_t bytes = 0;
+
+	for (uint32_t i = 0; i < rc->pool->space_end; i++) {
+		const struct space *sp = &rc->pool->space[i];
+
+		for (uint32_t g = 0; sp->in_use && sp->tenant == t && g < sp->nr_groups; g++)
+			bytes += sp->gp[g].nr_idle * sp->gp[g].slot_bytes;
+	}
+	return bytes;
+}
+
+/* The tenant's max and high. 0, -EDQUOT, or -EAGAIN (throttled, or more to evict). */
 static int check_limits(struct reclaim *rc, struct gpool *gp, uint32_t nr, const struct waiter *w)
 {
 	struct tenant *t = gp->sp->tenant;
 	uint64_t need = nr * gp->slot_bytes, over;
+	bool may;
 
 	if (t->hbm_max && t->hbm_bytes + need > t->hbm_max) {
 		over = t->hbm_bytes + need - t->hbm_max;
-		if (need > t->hbm_max || reclaim_tenant(rc, t, over) < over) {
+		/* What cannot be served is refused before it costs the tenant its cache. */
+		may = over <= idle_bytes(rc, t);
+		if (!may || reclaim_tenant(rc, t, over) < over) {
+			if (may && has_victim(rc, t))
+				return -EAGAIN;	/* a large one evicts a piece a turn */
 			t->events_max++;
 			stat_inc(TENANT_MAX_EVENTS);
 			return -EDQUOT;
@@ -309,6 +341,14 @@ static bool serve_spaces(struct reclaim *rc, uint64_t now_ns, bool only_below_mi
 	return served;
 }
 
+/* Is memory what the first waiter of @gp waits for? It may be throttled. */
+static bool lacks_slots(const struct gpool *gp)
+{
+	const struct waiter *w = list_first(&gp->waiters, struct waiter, link);
+
+	return (uint64_t)w->nr + reclaim_reserve_slots(gp, w->nr) > gp->nr_free;
+}
+
 /* Nobody could be served from what is there. */
 static void waiters_stuck(struct reclaim *rc, uint64_t now_ns)
 {
@@ -323,7 +363,7 @@ static void waiters_stuck(struct reclaim *rc, uint64_t now_ns)
 			if (!gp->nr_waiters)
 				continue;
 			waits = true;
-			if (!gp->nr_coming)
+			if (!gp->nr_coming && lacks_slots(gp))
 				reclaim_take_slab(rc, gp);
 		}
 		if (waits)
@@ -371,13 +411,21 @@ bool reclaim_turn(struct reclaim *rc, uint64_t now_ns)
 
 /* ------------------------------------------------------------------ reports */
 
+/* Idle blocks may lie in slabs that drain, whose slots are not counted any more. */
+static uint32_t nr_leased(const struct gpool *gp)
+{
+	uint32_t used = gp->nr_slots - gp->nr_free;
+
+	return used > gp->nr_idle ? used - gp->nr_idle : 0;
+}
+
 uint32_t reclaim_pressure(const struct space *sp)
 {
 	uint32_t level = KVMD_PRESSURE_NONE;
 
 	for (uint32_t g = 0; g < sp->nr_groups; g++) {
 		const struct gpool *gp = &sp->gp[g];
-		uint64_t leased = gp->nr_slots - gp->nr_free - gp->nr_idle;
+		uint64_t leased = nr_leased(gp);
 
 		if (gp->nr_waiters)
 			return KVMD_PRESSURE_FULL;
@@ -395,7 +443,7 @@ void reclaim_report(const struct reclaim *rc, const struct gpool *gp, char *buf,
 		 "space %s group %u: %u slots, %u free, %u idle, %u leased, %u coming, %u waiting; "
 		 "tenant %s uses %llu bytes (max %llu); %u records free",
 		 gp->sp->name, gp->idx, gp->nr_slots, gp->nr_free, gp->nr_idle,
-		 gp->nr_slots - gp->nr_free - gp->nr_idle, gp->nr_coming, gp->nr_waiters, t->name,
+		 nr_leased(gp), gp->nr_coming, gp->nr_waiters, t->name,
 		 (unsigned long long)t->hbm_bytes, (unsigned long long)t->hbm_max,
 		 rc->pool->nr_free_blk);
 }

@@ -55,6 +55,7 @@ struct reclaim {
 	uint32_t sweep_found;		/* dropped in this pass */
 	uint32_t sweep_ttl;		/* blocks with a ttl met in this pass */
 	uint32_t nr_ttl;		/* blocks that were given a ttl, as an upper bound */
+	uint32_t ttl_before;		/* nr_ttl when this pass began */
 	bool evicted;			/* blocks were evicted since the turn began */
 	uint64_t throttle_ns;		/* least wait of a tenant over its high */
 };
@@ -101,7 +102,7 @@ void reclaim_report(const struct reclaim *rc, const struct gpool *gp, char *buf,
 
 /* drain.c: go on with draining slabs; true: found something to do. */
 bool reclaim_drain_turn(struct reclaim *rc);
-/* take.c: @gp cannot grow and waits: have a slab of another space drained for it. */
+/* drain.c: @gp cannot grow and waits: have a slab of another space drained for it. */
 void reclaim_take_slab(struct reclaim *rc, struct gpool *gp);
 /* sweep.c: drop blocks of former epochs and expired ones; true: more at once. */
 bool reclaim_sweep_turn(struct reclaim *rc);

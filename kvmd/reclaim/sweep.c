@@ -46,6 +46,8 @@ bool reclaim_sweep_turn(struct reclaim *rc)
 
 	if (!rc->nr_ttl && !has_stale(p))
 		return false;
+	if (rc->sweep == 1)
+		rc->ttl_before = rc->nr_ttl;
 	/* From the end down: children usually lie behind their parents. */
 	end = min(p->next_fresh - rc->sweep, (uint32_t)SWEEP_RECORDS);
 	for (uint32_t i = 0; i < end; i++, rc->sweep++)
@@ -54,7 +56,8 @@ bool reclaim_sweep_turn(struct reclaim *rc)
 		return true;
 	rc->sweep = 1;
 	end = rc->sweep_found;
-	rc->nr_ttl = rc->sweep_ttl;
+	/* Those given during the pass may lie behind its cursor. */
+	rc->nr_ttl = rc->sweep_ttl + (rc->nr_ttl - rc->ttl_before);
 	rc->sweep_found = rc->sweep_ttl = 0;
 	if (!end)
 		rc->retry_ns = UINT64_MAX;

@@ -173,4 +173,11 @@ void ring_wake(struct ring *r);		/* futex; one system call */
 /* Copy @bytes (multiple of 8) out of an args area, once. */
 void ring_fetch(void *dst, const void *src, size_t bytes);
 
+/* One key, for a caller that looks at each once; see ring_take() for the barrier. */
+static inline void ring_fetch_key(uint8_t *dst, const void *src)
+{
+	memcpy(dst, src, KVMD_KEY_BYTES);
+	barrier();
+}
+
 #endif

@@ -90,7 +90,7 @@ static void slab_unmap(struct pool *p, struct slab *s)
 	for (uint32_t i = 0; i < POOL_MAX_CONNS; i++) {
 		int err;
 
-		if (!slab_bit(s->unacked, i) || d->conn[i].sock < 0)
+		if (!slab_bit(s->unacked, i) || !conn_in_space(&d->conn[i], s->gp->sp))
 			continue;	/* gone ones answer by their process's end */
 		err = conn_send(&d->conn[i], &m, sizeof(m), NULL, 0);
 		if (err)

@@ -114,6 +114,18 @@ void conn_close(struct conn *c)
 	conn_put(c);
 }
 
+/*
+ * The process reads the end of the stream, and lives. Only its good-bye is still
+ * of interest: without it what it held waits for its end.
+ */
+void conn_end(struct conn *c)
+{
+	if (c->sock < 0)
+		return;
+	shutdown(c->sock, SHUT_WR);
+	announce_conn_closed(c);
+}
+
 void conn_session_gone(struct conn *c)
 {
 	c->s = NULL;

@@ -223,7 +223,7 @@ static void do_epoch(struct conn *c, const struct kvmd_epoch *m)
 	struct session *s = c->s;
 	int err = -ENOENT;
 
-	if (s && s->sp)
+	if (s && s->state == SESSION_LIVE)
 		err = space_raise_epoch(c->d->pool, s->sp, m->epoch);
 	if (err)
 		snprintf(r.text, sizeof(r.text), "%s", err == -EINVAL ?

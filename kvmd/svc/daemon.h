@@ -341,6 +341,7 @@ uint64_t announce_turn(struct daemon *d);
 int conn_listen(struct daemon *d);		/* 0 or -errno (logged) */
 void conn_unlisten(struct daemon *d);
 void conn_close(struct conn *c);		/* socket closed; frees it when its process is gone */
+void conn_end(struct conn *c);			/* its session is over; it may still say bye */
 void conn_session_gone(struct conn *c);		/* its session was freed */
 void conn_close_doomed(struct daemon *d);
 /* 0, or -errno when the message could not be sent (the connection is hopeless). */

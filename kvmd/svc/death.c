@@ -63,7 +63,7 @@ void session_end(struct session *s, int err)
 		 (int)d->conn[s->id].pid, strerror(-err), s->st.seq ? s->st.nr_live : 0);
 	for (uint32_t i = 0; i < POOL_MAX_CONNS; i++)
 		if (d->conn[i].s == s)
-			conn_close(&d->conn[i]);
+			conn_end(&d->conn[i]);
 }
 
 /* Mark private blocks of the next sequences; true: all are. */

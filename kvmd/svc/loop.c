@@ -24,6 +24,7 @@
 
 #define EVENT_TURNS	64		/* turns between looks at io_uring while busy */
 #define STEP_POLL_NS	200000ull	/* a GPU writes lanes without ringing a bell */
+#define SLOW_NS		5000000ull	/* between slow turns while requests come all the time */
 #define STEP_POLL_MAX_NS 20000000ull
 #define WAKE_MAX_US	50ull		/* a wake-up takes less */
 #define PROBE_RARELY	64u		/* short sleeps between two probes, at most */
@@ -39,6 +40,7 @@ struct loop {
 	uint64_t now_ticks;		/* when d->now_ns was taken */
 	uint64_t step_poll_ns;		/* how long the next sleep may be while steps are wanted */
 	uint64_t next_ns;		/* earliest deadline of the slow work; 0: none */
+	uint64_t slow_ns;		/* when it was last done */
 	uint32_t turn;
 	uint32_t nr_dying;		/* sessions dying when the slow work was last done */
 	bool slept;			/* since the last work */
@@ -86,6 +88,7 @@ static void earliest(uint64_t *next, uint64_t t)
 static void slow_turn(struct daemon *d, struct loop *l)
 {
 	l->next_ns = 0;
+	l->slow_ns = d->now_ns;
 	l->nr_dying = d->nr_dying;
 	conn_close_doomed(d);
 	l->spin_ticks = d->conf.daemon.spin_ns * l->ticks_per_us / 1000;
@@ -98,7 +101,9 @@ static void slow_turn(struct daemon *d, struct loop *l)
 /* Sockets, processes, signals, workers. True: something happened. */
 static bool events_turn(struct daemon *d)
 {
-	return (workers_reap(d->workers) > 0) | (uring_poll(d->u) > 0);
+	unsigned nr = workers_reap(d->workers);
+
+	return nr + uring_poll(d->u) > 0;
 }
 
 static bool sessions_turn(struct daemon *d)
@@ -256,7 +261,8 @@ int daemon_run(struct daemon *d)
 				slow_turn(d, &l);
 				did = true;
 			} else if (d->nr_dying != l.nr_dying || d->nr_doomed ||
-				   (l.next_ns && d->now_ns >= l.next_ns)) {
+				   (l.next_ns && d->now_ns >= l.next_ns) ||
+				   d->now_ns - l.slow_ns >= SLOW_NS) {
 				slow_turn(d, &l);
 			}
 		}

@@ -17,17 +17,26 @@ enum { PUB_ACCEPT, PUB_STEP, PUB_SEAL };
 
 #define PIECE	1024u	/* blocks of a publish in one turn */
 
-/* Sealed in this turn, not yet told of: see tell_fresh(). Empty between turns. */
-static struct fresh {
-	uint64_t hash;
-	uint32_t id;
-} fresh[PIECE];
+/*
+ * One piece being sealed, core thread only: the hashes of its keys, and which
+ * of its blocks were sealed and are not yet told of (see tell_fresh()).
+ */
+static uint64_t hashes[PIECE];
+static uint16_t fresh[PIECE];
 static uint32_t nr_fresh;
-#define BATCH	32u	/* hashed ahead of sealing */
+BUILD_BUG_ON(PIECE > UINT16_MAX);
+
+static inline void hash_ahead(const struct index *ix, uint16_t sid, uint8_t group,
+			      const uint8_t *key, uint32_t i)
+{
+	hashes[i] = index_hash(ix, sid, group, key);
+	index_prefetch(ix, hashes[i]);
+}
 
 /*
- * Copy keys into the records of a piece. Stops at the first block that cannot
- * be published (not private, no block); *ret_nr says how many were accepted.
+ * Copy keys into the records of a piece, and hash them, so that the lines of
+ * the table come side by side. Stops at the first block that cannot be
+ * published (not private, no block); *ret_nr says how many were accepted.
  */
 static int accept_piece(struct op *op, uint32_t *ret_nr)
 {
@@ -36,49 +45,73 @@ static int accept_piece(struct op *op, uint32_t *ret_nr)
 	uint32_t n = min(op->e.nr - op->cursor, PIECE), i;
 	const uint32_t *blocks = seq_blocks(&s->st, op->e.seq, op->e.group) + op->e.first +
 				 op->cursor;
-	const uint8_t *keys = s->d->keys;
+	const char *keys = s->args + op->e.off + (uint64_t)op->cursor * KVMD_KEY_BYTES;
+	struct pool *p = s->d->pool;
 
 	*ret_nr = 0;
 	if ((uint64_t)op->e.first + op->e.nr > q->len[op->e.group])
 		return -EINVAL;
-	ring_fetch(s->d->keys, s->args + op->e.off + (uint64_t)op->cursor * KVMD_KEY_BYTES,
-		   (size_t)n * KVMD_KEY_BYTES);
 	for (i = 0; i < n; i++) {
-		struct block *b = pool_block(s->d->pool, blocks[i]);
+		struct block *b = pool_block(p, blocks[i]);
+		uint8_t key[KVMD_KEY_BYTES];
 
+		ring_fetch_key(key, keys + (size_t)i * KVMD_KEY_BYTES);
 		if (!blocks[i])
 			break;
-		if (b->state == BLK_SEALED && key_equal(b->key, keys + i * KVMD_KEY_BYTES))
+		if (b->state == BLK_SEALED && key_equal(b->key, key))
 			continue;	/* a hit, published again: fine */
 		if (b->state != BLK_OPEN)
 			break;
-		memcpy(b->key, keys + i * KVMD_KEY_BYTES, KVMD_KEY_BYTES);
+		memcpy(b->key, key, sizeof(key));
 		block_set_state(b, BLK_SEALING);
+		hash_ahead(s->d->ix, b->sid, b->group, key, i);
 	}
 	*ret_nr = i;
 	return i == n ? 0 : -EINVAL;
 }
 
-/* May position @pos be sealed, and under which parent? */
-static bool may_seal(const struct op *op, uint32_t pos, uint32_t *ret_parent)
+/* What is the same for all blocks of a piece. */
+struct sealing {
+	struct gpool *gp;
+	const uint32_t *blocks;		/* of the sequence, from position 0 */
+	uint32_t hole;			/* first position that may not be sealed */
+	uint16_t sid;
+	bool chained;			/* each under the one before it */
+};
+
+static struct sealing sealing_of(const struct op *op)
 {
 	const struct session *s = op->s;
 	const struct seq *q = op_seq(op);
-	const struct gpool *gp = &s->sp->gp[op->e.group];
-	uint32_t prev = pos ? seq_blocks(&s->st, op->e.seq, op->e.group)[pos - 1] : 0;
-	const struct block *pb = pool_block(s->d->pool, prev);
+	struct gpool *gp = &op->s->sp->gp[op->e.group];
+	bool full = gp->geo.rule == KVMD_RULE_FULL, may;
+
+	may = !(q->flags & SEQ_F_NO_STORE) && q->sid == s->sp->sid;
+	return (struct sealing) {
+		.gp = gp,
+		.blocks = seq_blocks(&op->s->st, op->e.seq, op->e.group),
+		.hole = !may ? 0 : full ? q->hole[op->e.group] : UINT32_MAX,
+		.sid = q->sid,
+		.chained = full,
+	};
+}
+
+/* May position @pos be sealed, and under which parent? */
+static bool may_seal(const struct sealing *w, const struct pool *p, uint32_t pos,
+		     uint32_t *ret_parent)
+{
+	const struct block *pb;
+	uint32_t prev;
 
 	*ret_parent = 0;
-	if ((q->flags & SEQ_F_NO_STORE) || q->sid != s->sp->sid)
+	if (pos >= w->hole)
 		return false;
-	if (gp->geo.rule != KVMD_RULE_FULL)
+	if (!w->chained || !pos)
 		return true;
-	if (pos >= q->hole[op->e.group])
-		return false;
-	if (!pos)
-		return true;
+	prev = w->blocks[pos - 1];
+	pb = pool_block(p, prev);
 	*ret_parent = prev;
-	return prev && pb->state == BLK_SEALED && pb->sid == q->sid;
+	return prev && pb->state == BLK_SEALED && pb->sid == w->sid;
 }
 
 /* The identity exists: point the sequence there. False: no node, keep it private. */
@@ -95,26 +128,27 @@ static bool merge(struct op *op, uint32_t pos, struct block *there, uint32_t dup
 	return true;
 }
 
-static void seal_one(struct op *op, uint32_t pos, uint64_t hash)
+/* Block @i of the piece that begins at position @first. */
+static void seal_one(struct op *op, const struct sealing *w, uint32_t first, uint32_t i)
 {
-	struct session *s = op->s;
-	uint32_t g = op->e.group, id = seq_blocks(&s->st, op->e.seq, g)[pos], parent;
-	struct block *b = pool_block(s->d->pool, id), *there;
+	struct daemon *d = op->s->d;
+	uint32_t id = w->blocks[first + i], parent;
+	struct block *b = pool_block(d->pool, id), *there;
 
 	if (b->state != BLK_SEALING) {
 		op->n3++;		/* sealed before */
 		return;
 	}
-	if (!may_seal(op, pos, &parent)) {
+	if (!may_seal(w, d->pool, first + i, &parent)) {
 		block_set_state(b, BLK_OPEN);
 		op->n2++;
 		return;
 	}
-	there = index_enter(s->d->ix, &s->sp->gp[g], b, hash, parent, pos);
+	there = index_enter(d->ix, w->gp, b, hashes[i], parent, first + i);
 	if (!there) {
 		op->n0++;
-		fresh[nr_fresh++] = (struct fresh) { .hash = hash, .id = id };
-	} else if (merge(op, pos, there, id)) {
+		fresh[nr_fresh++] = (uint16_t)i;
+	} else if (merge(op, first + i, there, id)) {
 		op->n1++;
 		stat_inc(BLOCKS_MERGED);
 	} else {
@@ -123,40 +157,61 @@ static void seal_one(struct op *op, uint32_t pos, uint64_t hash)
 	}
 }
 
-/* What was sealed since the last call is made known to the policy and the ghosts. */
-static void tell_fresh(struct op *op)
+/* New blocks from block @i of the piece on, the common case: how many were sealed. */
+static uint32_t seal_run(struct op *op, const struct sealing *w, uint32_t first, uint32_t i,
+			 uint32_t n)
+{
+	struct daemon *d = op->s->d;
+	uint32_t parent, nr;
+
+	if (first + i >= w->hole || !may_seal(w, d->pool, first + i, &parent))
+		return 0;
+	nr = index_enter_run(d->ix, w->blocks + first + i, min(n - i, w->hole - first - i),
+			     hashes + i, parent, first + i, w->chained);
+	for (uint32_t k = 0; k < nr; k++)
+		fresh[nr_fresh + k] = (uint16_t)(i + k);
+	nr_fresh += nr;
+	op->n0 += nr;
+	return nr;
+}
+
+/* The next @n blocks; @hashed: hashes[] is already theirs. */
+static void seal_piece(struct op *op, uint32_t n, bool hashed)
+{
+	const struct sealing w = sealing_of(op);
+	uint32_t first = op->e.first + op->cursor, sealed = op->n0;
+
+	for (uint32_t i = 0; i < n && !hashed; i++) {
+		const struct block *b = pool_block(op->s->d->pool, w.blocks[first + i]);
+
+		hash_ahead(op->s->d->ix, b->sid, b->group, b->key, i);
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		i += seal_run(op, &w, first, i, n);
+		if (i < n)
+			seal_one(op, &w, first, i);
+	}
+	op->cursor += n;
+	stat_add(BLOCKS_PUBLISHED, op->n0 - sealed);
+}
+
+/*
+ * The policy and the ghosts hear of what was sealed in the piece that ends at
+ * the cursor.
+ */
+static void tell_fresh(struct op *op, uint32_t n)
 {
 	struct session *s = op->s;
 	const struct seq *q = op_seq(op);
 	uint32_t g = op->e.group;
+	const uint32_t *blocks = seq_blocks(&s->st, op->e.seq, g) + op->e.first + op->cursor - n;
 
 	for (uint32_t i = 0; i < nr_fresh; i++)
-		ghosts_prefetch(s->d->ix->ghosts, fresh[i].hash);
+		ghosts_prefetch(s->d->ix->ghosts, hashes[fresh[i]]);
 	for (uint32_t i = 0; i < nr_fresh; i++)
-		index_tell(s->d->ix, &s->sp->gp[g], pool_block(s->d->pool, fresh[i].id),
-			   fresh[i].hash, q->tag_new[g], q->aux[g]);
+		index_tell(s->d->ix, &s->sp->gp[g], pool_block(s->d->pool, blocks[fresh[i]]),
+			   hashes[fresh[i]], q->tag_new[g], q->aux[g]);
 	nr_fresh = 0;
-}
-
-/* Hashes first, so that the lines of the table come side by side. */
-static void seal_batch(struct op *op, uint32_t n)
-{
-	struct session *s = op->s;
-	const struct index *ix = s->d->ix;
-	const uint32_t *blocks = seq_blocks(&s->st, op->e.seq, op->e.group) + op->e.first +
-				 op->cursor;
-	uint64_t hash[BATCH];
-	uint32_t sealed = op->n0;
-
-	for (uint32_t i = 0; i < n; i++) {
-		const struct block *b = pool_block(s->d->pool, blocks[i]);
-
-		hash[i] = index_hash(ix, b->sid, op->e.group, b->key);
-		index_prefetch(ix, hash[i]);
-	}
-	for (uint32_t i = 0; i < n; i++, op->cursor++)
-		seal_one(op, op->e.first + op->cursor, hash[i]);
-	stat_add(BLOCKS_PUBLISHED, op->n0 - sealed);
 }
 
 /* Is an earlier publish of the sequence still being sealed, piece by piece? */
@@ -176,19 +231,19 @@ static bool earlier_sealing(const struct op *op)
 	return false;
 }
 
-static enum op_ret seal(struct op *op, struct kvmd_cqe *c)
+static enum op_ret seal(struct op *op, bool hashed, struct kvmd_cqe *c)
 {
 	struct seq *q = op_seq(op);
-	uint32_t end = min(op->e.nr, op->cursor + PIECE);
 	enum op_ret ret;
+	uint32_t n;
 
 	if (unlikely(earlier_sealing(op)))
 		return op_park_more(op, false);
 	op->phase = PUB_SEAL;
-	while (op->cursor < end)
-		seal_batch(op, min(end - op->cursor, (uint32_t)BATCH));
+	n = min(op->e.nr - op->cursor, PIECE);
+	seal_piece(op, n, hashed);
 	if (op->cursor < op->e.nr) {
-		tell_fresh(op);
+		tell_fresh(op, n);
 		return op_park_more(op, false);
 	}
 	q->nr_publishing--;
@@ -197,7 +252,7 @@ static enum op_ret seal(struct op *op, struct kvmd_cqe *c)
 	c->v1 = op->n2;
 	ret = op_done(c, (int)(op->n0 + op->n1 + op->n3));
 	op_answer(op, c);
-	tell_fresh(op);
+	tell_fresh(op, n);
 	return ret;
 }
 
@@ -209,7 +264,7 @@ enum op_ret op_seq_publish(struct op *op, int err, struct kvmd_cqe *c)
 	if (op->phase == PUB_STEP)
 		op->cursor = 0;
 	if (op->phase != PUB_ACCEPT)
-		return seal(op, c);
+		return seal(op, false, c);
 	err = accept_piece(op, &nr);
 	op->cursor += nr;
 	if (err && !op->cursor)
@@ -231,5 +286,5 @@ enum op_ret op_seq_publish(struct op *op, int err, struct kvmd_cqe *c)
 		seq_kick(s, op->e.seq);
 		return r;
 	}
-	return seal(op, c);
+	return seal(op, nr == op->e.nr, c);
 }

@@ -313,8 +313,6 @@ void session_abort_ops(struct session *s)
 		if (op->state == OP_MORE && op->new_id)
 			pool_free(s->d->pool, pool_block(s->d->pool, op->new_id));
 		op->new_id = 0;
-		if (op->state == OP_MORE && op->e.opcode == KVMD_OP_SEQ_UNSHARE)
-			pool_free(s->d->pool, pool_block(s->d->pool, op->n0));
 		if (op->state > OP_RUNNING)
 			op_put(op);
 	}

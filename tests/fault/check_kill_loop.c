@@ -67,7 +67,7 @@ START_TEST(killed_again_and_again)
 	struct kvc_space s;
 	struct kvc *k;
 
-	hd_start(&d, "[pool]\npolicy = lru\nslab_bytes = 256K\nblocks = 1024\nnodes = 512\n"
+	hd_start(&d, "[pool]\nslab_bytes = 256K\nblocks = 1024\nnodes = 512\n"
 		 "ticket_timeout = 5ms\nalloc_timeout = 10s\ndeadlock_time = 1ms\n"
 		 "slab_deadline = 5ms\n[tenant default]\npin_bytes = 256K\n");
 	space_of(&s);

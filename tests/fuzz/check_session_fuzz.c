@@ -4,12 +4,14 @@
  *
  * Two sessions of one space send batches of entries, most of which fit what the
  * sequence looks like, over few sequences and few keys, in a pool that is too
- * small, with steps that come late. Every entry must be answered; then the pool's and the index's
- * invariants must hold, and when the sessions are gone all memory must be back.
+ * small, with steps that come late. Every entry must be answered; then the
+ * invariants of pool and index must hold, and when the sessions are gone all
+ * memory must be back.
  */
 #include "tests/fuzzer.h"
 
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,14 +19,16 @@
 
 static struct hd d;
 
-static void fuzz(const struct kvc_space *s, uint64_t runs)
+static void fuzz(const struct kvc_space *s, const char *policy, uint64_t runs)
 {
 	uint64_t rnd = test_seed();
 	struct fuzzer f[2];
+	char conf[512];
 
-	hd_start(&d, "[pool]\npolicy = lru\nslab_bytes = 64K\nblocks = 1024\n"
+	snprintf(conf, sizeof(conf), "[pool]\npolicy = %s\nslab_bytes = 64K\nblocks = 1024\n"
 		 "nodes = 256\nticket_timeout = 5ms\nalloc_timeout = 10ms\ndeadlock_time = 1ms\n"
-		 "slab_deadline = 5ms\n[tenant default]\npin_bytes = 32K\n");
+		 "slab_deadline = 5ms\n[tenant default]\npin_bytes = 32K\n", policy);
+	hd_start(&d, conf);
 	for (unsigned i = 0; i < 2; i++)
 		fuzzer_init(&f[i], &d, &rnd, s);
 	for (uint64_t done = 0, turn = 0; done < runs; turn++) {
@@ -51,12 +55,14 @@ static void end(const struct kvc_space *s)
 	hd_stop(&d);
 }
 
+static const char *const policies[] = { "density", "lru", "s3fifo" };
+
 START_TEST(plain_space_fuzz)
 {
 	struct kvc_space s;
 
 	plain_space(&s, "sp", SLOTS);
-	fuzz(&s, test_fuzz_runs(200000));
+	fuzz(&s, policies[_i], test_fuzz_runs(100000));
 	end(&s);
 }
 END_TEST
@@ -73,7 +79,7 @@ START_TEST(hybrid_space_fuzz)
 	s.group[1].window = 3 * BT;
 	s.group[1].sinks = BT;
 	s.group[2].rule = KVMD_RULE_STATE;
-	fuzz(&s, test_fuzz_runs(200000));
+	fuzz(&s, policies[_i], test_fuzz_runs(100000));
 	end(&s);
 }
 END_TEST
@@ -87,8 +93,8 @@ int main(void)
 
 	suite_add_tcase(s, t);
 	tcase_set_timeout(t, 0);
-	tcase_add_test(t, plain_space_fuzz);
-	tcase_add_test(t, hybrid_space_fuzz);
+	tcase_add_loop_test(t, plain_space_fuzz, 0, 3);
+	tcase_add_loop_test(t, hybrid_space_fuzz, 0, 3);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
 	failed = srunner_ntests_failed(r);

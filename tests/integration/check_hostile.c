@@ -27,7 +27,7 @@ struct vandal {
 	struct raw r;
 	uint64_t rnd;
 	bool wild;		/* indices and lanes too: its session ends soon */
-	bool stop;
+	const bool *stop;
 };
 
 static void scribble_word(struct vandal *v, uint64_t *at)
@@ -67,11 +67,10 @@ static void scribble(struct vandal *v)
 /* The second thread: at entries and arguments while the daemon looks at them. */
 static void *scribbler(void *arg)
 {
-	struct vandal v = *(struct vandal *)arg;
+	struct vandal *v = arg;
 
-	v.rnd ^= 0x1234567;
-	while (!__atomic_load_n(&((struct vandal *)arg)->stop, __ATOMIC_RELAXED))
-		scribble(&v);
+	while (!__atomic_load_n(v->stop, __ATOMIC_RELAXED))
+		scribble(v);
 	return NULL;
 }
 
@@ -83,6 +82,7 @@ static bool ended(struct vandal *v)
 /* Submit without looking at what comes back; completions are taken unread. */
 static void submit(struct vandal *v, const struct entry_bounds *b)
 {
+	uint64_t *at = (uint64_t *)(void *)&v->r.sq[v->r.tail & v->r.sq_mask], w[8];
 	struct kvmd_sqe e;
 	uint32_t head = __atomic_load_n(&v->r.ring->sq_head, __ATOMIC_ACQUIRE);
 
@@ -91,8 +91,10 @@ static void submit(struct vandal *v, const struct entry_bounds *b)
 	if (v->r.tail - head > v->r.sq_mask)
 		return;
 	random_entry(&v->rnd, b, &e);
-	memcpy(&v->r.sq[v->r.tail & v->r.sq_mask], &e, offsetof(struct kvmd_sqe, pos));
-	__atomic_store_n(&v->r.sq[v->r.tail & v->r.sq_mask].pos, v->r.tail + 1, __ATOMIC_RELEASE);
+	e.pos = v->r.tail + 1;
+	memcpy(w, &e, sizeof(w));
+	for (int i = 0; i < 8; i++)
+		__atomic_store_n(&at[i], w[i], __ATOMIC_RELEASE);
 	__atomic_store_n(&v->r.ring->sq_tail, ++v->r.tail, __ATOMIC_RELEASE);
 	if (v->r.tail % 16 == 0)
 		raw_ring(&v->r);
@@ -103,7 +105,8 @@ static void vandal(struct peer *me, struct hd *hd, void *arg)
 	struct entry_bounds b = {
 		.max_seqs = 16, .nr_groups = 1, .max_blocks = 256, .args_bytes = 65536,
 	};
-	struct vandal v = { .rnd = *(uint64_t *)arg, .wild = *(uint64_t *)arg % 2 };
+	struct vandal v = { .rnd = *(uint64_t *)arg, .wild = *(uint64_t *)arg % 2 }, second;
+	bool stop = false;
 	struct kvmd_hello h;
 	struct kvmd_space s;
 	pthread_t t;
@@ -115,7 +118,10 @@ static void vandal(struct peer *me, struct hd *hd, void *arg)
 	raw_space_init(&s, "theirs", 128);
 	T_EQ(raw_space(&v.r, &s, NULL), 0);
 	random_keys(&v.rnd, v.r.args, 65536);
-	T(!pthread_create(&t, NULL, scribbler, &v));
+	v.stop = &stop;
+	second = v;
+	second.rnd ^= 0x1234567;
+	T(!pthread_create(&t, NULL, scribbler, &second));
 	for (uint32_t i = 0; i < WRITES && !ended(&v); i++) {
 		if (i % 64 == 0) {
 			__atomic_store_n(&v.r.ring->submitted_step, ++b.submitted,
@@ -125,7 +131,7 @@ static void vandal(struct peer *me, struct hd *hd, void *arg)
 		}
 		submit(&v, &b);
 	}
-	v.stop = true;
+	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
 	T(!pthread_join(t, NULL));
 	say(me, 1);
 	peer_halt(me);
@@ -148,6 +154,8 @@ static void honest_round(struct kvc *k, uint32_t stream)
 START_TEST(a_vandal_hurts_only_itself)
 {
 	uint64_t seed = test_seed();
+	struct kvc_space sp;
+	struct kvc_opts o;
 	struct kvc *k;
 	struct peer p;
 
@@ -166,15 +174,10 @@ START_TEST(a_vandal_hurts_only_itself)
 	whole_pool(k, 64);
 	kvc_destroy(k);
 	/* All that the vandals held is back too. */
-	{
-		struct kvc_space s;
-		struct kvc_opts o;
-
-		opts_for(&d, &o);
-		o.tenant = "vandals";
-		plain_space(&s, "theirs", 128);
-		k = client_opts(&d, &s, &o);
-	}
+	opts_for(&d, &o);
+	o.tenant = "vandals";
+	plain_space(&sp, "theirs", 128);
+	k = client_opts(&d, &sp, &o);
 	whole_pool(k, 128);
 	kvc_destroy(k);
 	hd_stop(&d);
@@ -260,6 +263,7 @@ static void flooder(struct peer *me, struct hd *hd, void *arg)
 
 START_TEST(a_flood_starves_nobody)
 {
+	uint64_t ticket;
 	struct peer p[2];
 	struct kvc *k;
 
@@ -273,6 +277,10 @@ START_TEST(a_flood_starves_nobody)
 		T_EQ(kvc_nop(k), 0);
 	for (uint32_t i = 0; i < 10; i++)
 		honest_round(k, i);
+	/* What goes by the clock goes on: a ticket ends, and an allocation waits for that. */
+	open_extend(k, 3, 64, 0);
+	T_EQ(kvc_seq_send(k, 3, 1, 0, &ticket), 0);
+	whole_pool(k, 64);
 	peer_kill(&p[0]);
 	peer_kill(&p[1]);
 	kvc_destroy(k);

@@ -183,7 +183,9 @@ START_TEST(an_impossible_index_ends_the_session_and_no_other)
 	T_EQ(kvc_nop(k), 0);
 	T(holds(k, 0, (uint32_t)slot_at(k, 0, 1, 3), (1 << 8) + 3));
 	T_EQ(hd_stat(&d, "broken_rings"), 1);
-	raw_close(&r);
+	raw_close(&r);		/* and a good-bye gives its memory back */
+	T_EQ(kvc_seq_close(k, 1, 1, 0, 0), 0);
+	whole_pool(k, 64);
 	kvc_destroy(k);
 	hd_stop(&d);
 }
@@ -458,7 +460,7 @@ START_TEST(a_tenant_over_its_limits_is_refused)
 {
 	struct kvc_space s;
 	struct kvc_opts o;
-	struct kvc *k, *more;
+	struct kvc *k, *more, *third;
 
 	hd_start(&d, POOL "deadlock_time = 1h\n"
 		 "[tenant default]\nhbm_max = 32K\nmax_sessions = 2\nring_bytes = 3M\n");
@@ -475,9 +477,10 @@ START_TEST(a_tenant_over_its_limits_is_refused)
 	T(strstr(kvc_refusal(), "ring_bytes"));
 	o.args_bytes = 4096;
 	more = client_opts(&d, &s, &o);
-	T_EQ(kvc_create(&o, &s, &more), -EDQUOT);
+	T_EQ(kvc_create(&o, &s, &third), -EDQUOT);
 	T(strstr(kvc_refusal(), "max_sessions"));
 	kvc_destroy(k);
+	kvc_destroy(more);
 	hd_stop(&d);
 }
 END_TEST

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #define POOL	"[pool]\npolicy = lru\nslab_bytes = 1M\nblocks = 4096\nwmark_low = 0\n" \
-		"wmark_high = 0\ndeadlock_time = 1h\n"
+		"wmark_high = 0\ndeadlock_time = 1h\nslab_deadline = 5ms\n"
 
 static struct hd d;
 
@@ -156,52 +156,81 @@ START_TEST(a_block_is_seen_when_its_step_is_over)
 }
 END_TEST
 
+/* The other process: what it is told, and what came of it. */
+enum { PUBLISH = 1, TRY, GET, END };
+
+static void other(struct peer *me, struct hd *hd, void *arg)
+{
+	struct kvc *k = plain_client(hd, "sp", 8);
+	uint64_t cmd;
+
+	(void)arg;
+	T_EQ(kvc_seq_open(k, 2, 1, NULL, 0, 0, 0, 0, NULL), 0);
+	while ((cmd = hear(me)) != END) {
+		if (cmd == PUBLISH) {
+			open_publish(k, 1, 1, 6);
+			say(me, (uint64_t)slot_at(k, 0, 1, 0));
+		} else {
+			say(me, (uint64_t)kvc_seq_extend(k, 2, 1, 0, 7, cmd == TRY ?
+							 KVMD_EXTEND_NOWAIT : 0, WAIT_NS, NULL));
+		}
+	}
+	kvc_destroy(k);
+}
+
+static int tell(struct peer *p, uint64_t cmd)
+{
+	say(p, cmd);
+	return (int)hear(p);
+}
+
 /*
- * Two compute the same block. The second one's entry is pointed at the first
- * one's block; its own memory is used again only when it took the completion and
- * finished the steps it had submitted by then.
+ * Two processes compute the same block. The second one's entry is pointed at the
+ * first one's block; its own memory is used again only when it took the
+ * completion and finished the steps it had submitted by then.
  */
 START_TEST(a_block_computed_twice_is_merged_and_freed_in_time)
 {
 	uint64_t until = test_now_ns() + WAIT_NS;
 	struct kvmd_sqe *e;
 	struct kvmd_cqe c;
-	struct kvc *a, *b;
-	int32_t dup;
+	int32_t dup, theirs;
+	struct peer p;
+	struct kvc *k;
 
 	hd_start(&d, POOL);
-	a = plain_client(&d, "sp", 8);
-	b = plain_client(&d, "sp", 8);
-	open_extend(b, 1, 1, 6 << 8);
-	dup = slot_at(b, 0, 1, 0);
-	open_publish(a, 1, 1, 6);
-	kvc_step_submit(b, 1);
-	e = entry(b, 1);
-	kvc_prep_publish(e, 1, 1, 0, 0, put_key(b, 6, 0), 1, 1);
-	T_EQ(kvc_submit(b), 1);
-	T_EQ(kvc_nop(b), 0);
-	T_EQ(slot_at(b, 0, 1, 0), dup);		/* step 1 may be reading the row */
-	T_EQ(kvc_seq_open(a, 2, 1, NULL, 0, 0, 0, 0, NULL), 0);
-	kvc_step_complete(b, 0, 1);
-	while (slot_at(b, 0, 1, 0) == dup && test_now_ns() < until)
+	peer_start(&p, &d, other, NULL);
+	k = plain_client(&d, "sp", 8);
+	open_extend(k, 1, 1, 6 << 8);
+	dup = slot_at(k, 0, 1, 0);
+	theirs = tell(&p, PUBLISH);
+	kvc_step_submit(k, 1);
+	e = entry(k, 1);
+	kvc_prep_publish(e, 1, 1, 0, 0, put_key(k, 6, 0), 1, 1);
+	T_EQ(kvc_submit(k), 1);
+	T_EQ(kvc_nop(k), 0);
+	T_EQ(slot_at(k, 0, 1, 0), dup);		/* step 1 may be reading the row */
+	kvc_step_complete(k, 0, 1);
+	while (slot_at(k, 0, 1, 0) == dup && test_now_ns() < until)
 		sched_yield();
-	T_EQ(slot_at(b, 0, 1, 0), slot_at(a, 0, 1, 0));
+	T_EQ(slot_at(k, 0, 1, 0), theirs);
 	/* Merged; the completion is not taken: 6 of 8 are free. */
-	T_EQ(kvc_seq_extend(a, 2, 1, 0, 7, KVMD_EXTEND_NOWAIT, 0, NULL), -EAGAIN);
-	kvc_step_submit(b, 2);
-	c = take_for(b, 1);
+	T_EQ(tell(&p, TRY), -EAGAIN);
+	kvc_step_submit(k, 2);
+	c = take_for(k, 1);
 	T_EQ(c.res, 1);
 	T_EQ(c.v0, 1);
 	/* Taken, but step 2 was on its way by then. */
-	T_EQ(kvc_nop(b), 0);
-	T_EQ(kvc_seq_extend(a, 2, 1, 0, 7, KVMD_EXTEND_NOWAIT, 0, NULL), -EAGAIN);
-	kvc_step_complete(b, 0, 2);
-	T_EQ(kvc_seq_extend(a, 2, 1, 0, 7, 0, WAIT_NS, NULL), 7);
-	T(holds(b, 0, (uint32_t)slot_at(b, 0, 1, 0), 6 << 8));
+	T_EQ(kvc_nop(k), 0);
+	T_EQ(tell(&p, TRY), -EAGAIN);
+	kvc_step_complete(k, 0, 2);
+	T_EQ(tell(&p, GET), 7);
+	T(holds(k, 0, (uint32_t)slot_at(k, 0, 1, 0), 6 << 8));
 	T_EQ(hd_stat(&d, "blocks_merged"), 1);
 	T_EQ(hd_stat(&d, "tokens_merged"), BT);
-	kvc_destroy(a);
-	kvc_destroy(b);
+	say(&p, END);
+	peer_end(&p);
+	kvc_destroy(k);
 	hd_stop(&d);
 }
 END_TEST
@@ -361,8 +390,11 @@ START_TEST(ranks_of_a_group_share_tables_and_the_slowest_lane_counts)
 		err = kvc_nop(k);
 	while (!err);
 	T_EQ(err, -ECONNRESET);
-	kvc_destroy(k);
 	hd_said(&d, "ended");
+	/* A rank that lives on starts anew; its old blocks do not wait for its end. */
+	T_EQ(kvc_reconnect(k), 0);
+	whole_pool(k, 8);
+	kvc_destroy(k);
 	hd_stop(&d);
 }
 END_TEST

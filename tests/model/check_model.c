@@ -19,7 +19,7 @@
 #include <stdio.h>
 
 #include "kvmd/lib/clock.h"
-#include "kvmd/lib/mem.h"
+#include "kvmd/lib/stats.h"
 #include "model.h"
 #include "tests/core_rig.h"
 
@@ -55,6 +55,7 @@ struct client {
 	uint64_t submitted;
 	struct gpu_step step[NR_STEPS];
 	unsigned first, nr_steps;
+	bool prepared;			/* the last of them is not submitted yet */
 	struct flight op[NR_OPS];
 };
 
@@ -71,7 +72,7 @@ static struct held_ticket tick[M_TICKETS];
 static struct kvmd_space geo[M_SPACES];
 static const char *const tenants[M_SPACES] = { "default", "other" };
 static uint64_t rng, seed;
-static uint64_t nr_done[KVMD_NR_OP], nr_refused[KVMD_NR_OP];
+static uint64_t nr_done[KVMD_NR_OP], nr_refused[KVMD_NR_OP], seen[6];
 
 static uint32_t rnd(uint32_t below)
 {
@@ -154,12 +155,16 @@ static void check_rows(void)
 
 /* ------------------------------------------------------------------- GPU steps */
 
-static void step_submit(unsigned i)
+/*
+ * A client reads its rows, and says later that the step was submitted; in between
+ * it takes no completions and submits no entries.
+ */
+static void step_prepare(unsigned i)
 {
 	struct client *k = &cli[i];
 	struct gpu_step *s = &k->step[(k->first + k->nr_steps) % NR_STEPS];
 
-	if (k->life != ALIVE || k->nr_steps == NR_STEPS)
+	if (k->nr_steps == NR_STEPS)
 		return;
 	*s = (struct gpu_step) { .step = ++k->submitted };
 	for (uint32_t sq = 0; sq < M_SEQS; sq++) {
@@ -184,8 +189,22 @@ static void step_submit(unsigned i)
 			s->a[s->nr++].tag = p->tag;
 		}
 	}
-	core_step_submit(&k->cl, s->step);
+	k->prepared = true;
 	k->nr_steps++;
+}
+
+static void step_submit(unsigned i)
+{
+	struct client *k = &cli[i];
+
+	if (k->life != ALIVE)
+		return;
+	if (!k->prepared)
+		step_prepare(i);
+	if (k->prepared && !rnd(4)) {
+		core_step_submit(&k->cl, k->submitted);
+		k->prepared = false;
+	}
 }
 
 static void step_complete(unsigned i)
@@ -193,7 +212,7 @@ static void step_complete(unsigned i)
 	struct client *k = &cli[i];
 	struct gpu_step *s = &k->step[k->first];
 
-	if (!k->nr_steps)
+	if (!k->nr_steps || (k->prepared && k->nr_steps == 1))
 		return;
 	for (unsigned n = 0; n < s->nr; n++) {
 		if (!s->a[n].write)
@@ -317,7 +336,10 @@ static void do_publish(unsigned i, uint32_t sq)
 
 	if (q->nr_publishing || q->nr_structural || !q->len)
 		return;
-	e.first = rnd(3) ? 0 : rnd(q->len);
+	while (e.first < q->len - 1 && q->pos[e.first].kind == M_SEALED)
+		e.first++;
+	if (!rnd(4))
+		e.first = rnd(q->len);
 	e.nr = 1 + rnd((q->nr_pending || rnd(10) ? q->len : M_POS) - e.first);
 	e.step = cli[i].submitted;
 	for (uint32_t pos = e.first; pos < e.first + e.nr && pos < q->len; pos++) {
@@ -432,7 +454,7 @@ static void act(unsigned i)
 	uint32_t sq = rnd(M_SEQS), what = rnd(100);
 	bool live = m.seq[i][sq].live;
 
-	if (cli[i].life != ALIVE)
+	if (cli[i].life != ALIVE || cli[i].prepared)
 		return;
 	if (what < 6)
 		return do_keys(i, sq);
@@ -441,21 +463,21 @@ static void act(unsigned i)
 	/* Entries for a sequence that is not there are refused; a few are enough. */
 	if (!live && rnd(30))
 		return rnd(4) ? do_open(i, sq) : do_recv(i, sq);
-	if (what < 35)
+	if (what < 30)
 		do_simple(i, sq, KVMD_OP_SEQ_EXTEND);
-	else if (what < 62)
+	else if (what < 72)
 		do_publish(i, sq);
-	else if (what < 69)
+	else if (what < 78)
 		do_fork(i, sq);
-	else if (what < 76)
+	else if (what < 82)
 		do_simple(i, sq, KVMD_OP_SEQ_UNSHARE);
-	else if (what < 83)
+	else if (what < 86)
 		do_range(i, sq, KVMD_OP_SEQ_TRIM);
-	else if (what < 87)
+	else if (what < 88)
 		do_range(i, sq, KVMD_OP_SEQ_REPLACE);
-	else if (what < 90)
+	else if (what < 91)
 		do_simple(i, sq, KVMD_OP_SEQ_SEND);
-	else if (what < 97)
+	else
 		do_simple(i, sq, KVMD_OP_SEQ_CLOSE);
 }
 
@@ -673,6 +695,7 @@ static void die(unsigned i)
 		return;
 	core_close(&k->cl);
 	k->life = CLOSED;
+	k->prepared = false;		/* what was prepared may be running */
 	for (uint32_t sq = 0; sq < M_SEQS; sq++)
 		m.seq[i][sq] = (struct m_seq) { 0 };
 }
@@ -720,18 +743,25 @@ static void drain_some_slab(void)
 	c.d->rc.kick = true;
 }
 
+/* They were seen before; now the daemon is told. */
+static void take_completions(unsigned i)
+{
+	if (cli[i].life == ALIVE && !cli[i].prepared)
+		st_rel(&cli[i].cl.s->ring.sh->cq_head, cli[i].cl.cq_head);
+}
+
 static void one_step(void)
 {
 	unsigned i = rnd(M_SESSIONS), what = rnd(1000);
 
-	if (what < 550)
+	if (what < 500)
 		act(i);
-	else if (what < 700)
+	else if (what < 690)
 		step_submit(i);
-	else if (what < 870)
+	else if (what < 880)
 		step_complete(i);
-	else if (what < 930 && cli[i].life == ALIVE)
-		st_rel(&cli[i].cl.s->ring.sh->cq_head, cli[i].cl.cq_head);
+	else if (what < 930)
+		take_completions(i);
 	else if (what < 960)
 		core_work(&c);
 	else if (what < 963)
@@ -755,7 +785,7 @@ static void one_step(void)
 	/* The client must not run out of places for completions. */
 	for (i = 0; i < M_SESSIONS; i++)
 		if (cli[i].life == ALIVE && cli[i].cl.sq_tail - cli[i].cl.s->ring.sh->cq_head > 48)
-			st_rel(&cli[i].cl.s->ring.sh->cq_head, cli[i].cl.cq_head);
+			take_completions(i);
 }
 
 static void run(const char *const *opts, uint32_t nr_steps)
@@ -778,9 +808,9 @@ static void run(const char *const *opts, uint32_t nr_steps)
 		core_walk(&c);
 	}
 	for (unsigned i = 0; i < M_SESSIONS; i++) {
+		die(i);
 		while (cli[i].nr_steps)
 			step_complete(i);
-		die(i);
 		if (cli[i].life == CLOSED)
 			core_gone(&cli[i].cl);
 	}
@@ -791,6 +821,12 @@ static void run(const char *const *opts, uint32_t nr_steps)
 	for (uint32_t id = 1; id < c.d->pool->next_fresh; id++)
 		ck_assert_uint_eq(pool_block(c.d->pool, id)->state == BLK_FREE ? 0 :
 				  pool_block(c.d->pool, id)->leases, 0);
+	seen[0] = stat_get(BLOCKS_HIT);
+	seen[1] = stat_get(BLOCKS_PUBLISHED);
+	seen[2] = stat_get(BLOCKS_MERGED);
+	seen[3] = stat_get(BLOCKS_EVICTED);
+	seen[4] = stat_get(SLABS_MOVED);
+	seen[5] = stat_get(ALLOC_DEADLOCKS);
 	core_exit(&c);
 }
 
@@ -818,6 +854,11 @@ static void report(void)
 			printf("%s: %llu, refused %llu\n", ring_op_name(op),
 			       (unsigned long long)nr_done[op],
 			       (unsigned long long)nr_refused[op]);
+	if (getenv("KVMD_MODEL_SEED"))
+		printf("hit %llu, sealed %llu, merged %llu, evicted %llu, moved %llu, deadlocks %llu\n",
+		       (unsigned long long)seen[0], (unsigned long long)seen[1],
+		       (unsigned long long)seen[2], (unsigned long long)seen[3],
+		       (unsigned long long)seen[4], (unsigned long long)seen[5]);
 }
 
 #define COMMON	"pool.deadlock_time=100us", "pool.ticket_timeout=20ms", \

@@ -1,26 +1,384 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * check_dev.c - device backends: create, copy, scrub, faults.
+ * check_dev.c - device backends: memory, scrubbing, copies, failures.
  */
-#include <check.h>
-#include <stdlib.h>
+#include "kvmd/dev/dev.h"
 
-START_TEST(test_nothing)
+#include <check.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "kvmd/lib/fault.h"
+#include "kvmd/wire.h"
+
+#define BYTES	16384
+
+static struct workers *w;
+static struct dev d;
+static const char *const kinds[] = { "host", "null" };
+
+static unsigned nr_done;
+static pthread_t done_on;
+
+static void setup(void)
 {
+	ck_assert_int_eq(workers_create(2, &w), 0);
+	dev_init(&d, &dev_host_ops, "host-0", 1 << 20, w);
+	nr_done = 0;
+}
+
+static void teardown(void)
+{
+	fault_disarm();
+	workers_destroy(w);
+}
+
+static void arm(const char *spec)
+{
+	char text[128];
+
+	ck_assert_msg(!fault_arm(spec, text, sizeof(text)), "%s", text);
+}
+
+static struct dev_extent extent(uint64_t bytes)
+{
+	struct dev_extent e;
+
+	ck_assert_int_eq(d.ops->extent_create(&d, bytes, &e), 0);
+	return e;
+}
+
+static void done(struct dev_batch *b)
+{
+	(void)b;
+	nr_done++;
+	done_on = pthread_self();
+}
+
+/* Wait until one more batch is done. */
+static void reap(void)
+{
+	struct pollfd p = { .fd = workers_notify_fd(w), .events = POLLIN };
+	unsigned was = nr_done;
+	uint64_t n;
+
+	while (workers_reap(w), nr_done == was)
+		if (poll(&p, 1, -1) == 1)
+			ck_assert(read(p.fd, &n, sizeof(n)) == sizeof(n));
+}
+
+static void filled(void *map, uint64_t from, uint64_t bytes, int with)
+{
+	const uint8_t *b = map;
+
+	for (uint64_t i = from; i < from + bytes; i++)
+		ck_assert_msg(b[i] == with, "byte %llu is %d, not %d", (unsigned long long)i, b[i],
+			      with);
+}
+
+/* ----------------------------------------------------------------- backends */
+
+START_TEST(backends_are_found_by_name)
+{
+	ck_assert_ptr_eq(dev_ops_find("host"), &dev_host_ops);
+	ck_assert_ptr_eq(dev_ops_find("null"), &dev_null_ops);
+	ck_assert_ptr_null(dev_ops_find(""));
+	ck_assert_ptr_null(dev_ops_find("HOST"));
+	ck_assert_ptr_null(dev_ops_find("hos"));
+	ck_assert_ptr_null(dev_ops_find("host null"));
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		ck_assert_str_eq(dev_ops_find(kinds[i])->name, kinds[i]);
+		ck_assert_ptr_nonnull(strstr(dev_ops_names(), kinds[i]));
+	}
 }
 END_TEST
+
+START_TEST(init_takes_what_it_is_told)
+{
+	char uuid[64];
+
+	memset(uuid, 'u', sizeof(uuid));
+	uuid[63] = 0;
+	memset(&d, 0xff, sizeof(d));
+	dev_init(&d, &dev_null_ops, uuid, 12345, w);
+	ck_assert_ptr_eq(d.ops, &dev_null_ops);
+	ck_assert_uint_eq(strlen(d.uuid), sizeof(d.uuid) - 1);
+	ck_assert_uint_eq(d.budget_bytes, 12345);
+	ck_assert_uint_eq(d.used_bytes, 0);
+	ck_assert_uint_eq(d.grace_ns, dev_null_ops.grace_ns);
+	ck_assert(!d.hugetlb);
+	ck_assert_ptr_eq(d.workers, w);
+}
+END_TEST
+
+/* --------------------------------------------------------------------- host */
+
+START_TEST(an_extent_is_zeroed_and_shared)
+{
+	struct dev_extent e = extent(BYTES);
+	struct stat st;
+	char *client;
+
+	ck_assert_uint_eq(e.bytes, BYTES);
+	ck_assert_int_eq(fstat(e.fd, &st), 0);
+	ck_assert_int_eq(st.st_size, BYTES);
+	filled(e.map, 0, BYTES, 0);
+	client = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, e.fd, 0);
+	ck_assert_ptr_ne(client, MAP_FAILED);
+	client[77] = 5;
+	ck_assert_int_eq(((char *)e.map)[77], 5);
+	munmap(client, BYTES);
+	d.ops->extent_destroy(&d, &e);
+}
+END_TEST
+
+START_TEST(nobody_resizes_an_extent)
+{
+	struct dev_extent e = extent(BYTES);
+
+	ck_assert_int_eq(ftruncate(e.fd, 0), -1);
+	ck_assert_int_eq(errno, EPERM);
+	ck_assert_int_eq(ftruncate(e.fd, 2 * BYTES), -1);
+	ck_assert_int_eq(errno, EPERM);
+	ck_assert_int_eq(fcntl(e.fd, F_GET_SEALS), F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+	ck_assert_int_eq(fcntl(e.fd, F_ADD_SEALS, F_SEAL_WRITE), -1);
+	ck_assert_int_ne(fcntl(e.fd, F_GETFD) & FD_CLOEXEC, 0);
+	d.ops->extent_destroy(&d, &e);
+}
+END_TEST
+
+START_TEST(destroyed_extents_leave_nothing)
+{
+	struct dev_extent e = extent(BYTES), none = { .fd = -1 };
+	int fd = e.fd;
+
+	d.ops->extent_destroy(&d, &e);
+	ck_assert_int_eq(fcntl(fd, F_GETFD), -1);
+	ck_assert_int_eq(e.fd, -1);
+	ck_assert_ptr_null(e.map);
+	d.ops->extent_destroy(&d, &e);
+	d.ops->extent_destroy(&d, &none);
+}
+END_TEST
+
+START_TEST(an_impossible_size_is_refused)
+{
+	struct dev_extent e = { .fd = 99, .bytes = 98 };
+
+	ck_assert_int_lt(d.ops->extent_create(&d, 0, &e), 0);
+	ck_assert_int_lt(d.ops->extent_create(&d, UINT64_MAX, &e), 0);
+	ck_assert_int_eq(e.fd, 99);
+	ck_assert_uint_eq(e.bytes, 98);
+}
+END_TEST
+
+START_TEST(large_pages_are_a_wish)
+{
+	struct dev_extent e;
+
+	d.hugetlb = true;
+	e = extent(4 << 20);
+	ck_assert_uint_eq(e.bytes, 4 << 20);
+	ck_assert_int_eq(*(char *)e.map, 0);
+	d.ops->extent_destroy(&d, &e);
+	e = extent(BYTES);			/* not a multiple of one */
+	d.ops->extent_destroy(&d, &e);
+}
+END_TEST
+
+START_TEST(scrub_zeroes_for_every_mapper)
+{
+	struct dev_extent e = extent(BYTES);
+	char *client = mmap(NULL, BYTES, PROT_READ, MAP_SHARED, e.fd, 0);
+	struct stat st;
+
+	ck_assert_ptr_ne(client, MAP_FAILED);
+	memset(e.map, 0xee, BYTES);
+	filled(client, 0, BYTES, 0xee);
+	ck_assert_int_eq(d.ops->extent_scrub(&d, &e), 0);
+	filled(e.map, 0, BYTES, 0);
+	filled(client, 0, BYTES, 0);
+	ck_assert_int_eq(fstat(e.fd, &st), 0);
+	ck_assert_int_eq(st.st_size, BYTES);
+	munmap(client, BYTES);
+	d.ops->extent_destroy(&d, &e);
+}
+END_TEST
+
+START_TEST(copies_move_exactly_their_bytes)
+{
+	struct dev_extent a = extent(BYTES), b = extent(BYTES);
+	struct dev_copy c[] = {
+		{ .dst = &b, .src = &a, .dst_off = 0, .src_off = 4096, .bytes = 4096 },
+		{ .dst = &b, .src = &a, .dst_off = 8192, .src_off = 0, .bytes = 100 },
+		{ .dst = &b, .src = &a, .dst_off = BYTES - 1, .src_off = 4096, .bytes = 1 },
+	};
+	struct dev_batch batch = { .copy = c, .nr = 3, .err = -1, .done = done };
+
+	memset(a.map, 1, 4096);
+	memset((char *)a.map + 4096, 2, 4096);
+	d.ops->copy(&d, &batch);
+	ck_assert_uint_eq(nr_done, 0);		/* not before it is reaped */
+	reap();
+	ck_assert_uint_eq(nr_done, 1);
+	ck_assert(pthread_equal(done_on, pthread_self()));
+	ck_assert_int_eq(batch.err, 0);
+	ck_assert_ptr_eq(batch.dev, &d);
+	filled(b.map, 0, 4096, 2);
+	filled(b.map, 4096, 4096, 0);
+	filled(b.map, 8192, 100, 1);
+	filled(b.map, 8292, BYTES - 8292 - 1, 0);
+	filled(b.map, BYTES - 1, 1, 2);
+	filled(a.map, 0, 4096, 1);
+	d.ops->extent_destroy(&d, &a);
+	d.ops->extent_destroy(&d, &b);
+}
+END_TEST
+
+START_TEST(a_batch_can_be_used_again)
+{
+	struct dev_extent a = extent(BYTES);
+	struct dev_copy c = { .dst = &a, .src = &a, .dst_off = 4096, .bytes = 16 };
+	struct dev_batch batch = { .copy = &c, .nr = 1, .done = done };
+
+	for (int i = 1; i < 5; i++) {
+		memset(a.map, i, 16);
+		d.ops->copy(&d, &batch);
+		reap();
+		filled(a.map, 4096, 16, i);
+	}
+	batch.nr = 0;
+	d.ops->copy(&d, &batch);
+	reap();
+	ck_assert_int_eq(batch.err, 0);
+	d.ops->extent_destroy(&d, &a);
+}
+END_TEST
+
+/* --------------------------------------------------------------------- null */
+
+START_TEST(null_has_no_memory)
+{
+	struct dev_extent e;
+	struct dev_copy c = { .dst = &e, .src = &e, .dst_off = 1ull << 39, .bytes = 1ull << 30 };
+	struct dev_batch batch = { .copy = &c, .nr = 1, .err = -1, .done = done };
+
+	dev_init(&d, &dev_null_ops, "null-0", 1ull << 50, w);
+	ck_assert(!d.ops->has_memory);
+	ck_assert(dev_host_ops.has_memory);
+	ck_assert_uint_eq(d.ops->handle_kind, KVMD_HANDLE_NONE);
+	e = extent(1ull << 40);
+	ck_assert_int_eq(e.fd, -1);
+	ck_assert_ptr_null(e.map);
+	ck_assert_uint_eq(e.bytes, 1ull << 40);
+	ck_assert_int_eq(d.ops->extent_scrub(&d, &e), 0);
+	d.ops->copy(&d, &batch);
+	ck_assert_uint_eq(nr_done, 0);
+	reap();
+	ck_assert_int_eq(batch.err, 0);
+	d.ops->extent_destroy(&d, &e);
+}
+END_TEST
+
+/* ----------------------------------------------------------------- failures */
+
+START_TEST(creation_fails)
+{
+	struct dev_extent e = { .fd = 99 };
+
+	dev_init(&d, dev_ops_find(kinds[_i]), "x", 1 << 20, w);
+	arm("slab:nth=1");
+	ck_assert_int_eq(d.ops->extent_create(&d, BYTES, &e), -ENOMEM);
+	ck_assert_int_eq(e.fd, 99);
+	ck_assert_uint_eq(fault_nr_hits(FAULT_SLAB), 1);
+	ck_assert_int_eq(d.ops->extent_create(&d, BYTES, &e), 0);
+	d.ops->extent_destroy(&d, &e);
+}
+END_TEST
+
+START_TEST(a_scrub_fails)
+{
+	struct dev_extent e;
+
+	dev_init(&d, dev_ops_find(kinds[_i]), "x", 1 << 20, w);
+	e = extent(BYTES);
+	if (e.map)
+		memset(e.map, 7, BYTES);
+	arm("scrub:nth=1");
+	ck_assert_int_eq(d.ops->extent_scrub(&d, &e), -EIO);
+	if (e.map)
+		filled(e.map, 0, BYTES, 7);
+	ck_assert_int_eq(d.ops->extent_scrub(&d, &e), 0);
+	if (e.map)
+		filled(e.map, 0, BYTES, 0);
+	d.ops->extent_destroy(&d, &e);
+}
+END_TEST
+
+START_TEST(a_copy_fails)
+{
+	struct dev_extent e;
+	struct dev_copy c = { .dst = &e, .src = &e, .dst_off = 4096, .bytes = 64 };
+	struct dev_batch batch = { .copy = &c, .nr = 1, .done = done };
+
+	dev_init(&d, dev_ops_find(kinds[_i]), "x", 1 << 20, w);
+	e = extent(BYTES);
+	if (e.map)
+		memset(e.map, 7, 64);
+	arm("copy:nth=1");
+	d.ops->copy(&d, &batch);
+	reap();
+	ck_assert_int_eq(batch.err, -EIO);
+	if (e.map)
+		filled(e.map, 4096, 64, 0);
+	d.ops->copy(&d, &batch);		/* and the next one does not */
+	reap();
+	ck_assert_int_eq(batch.err, 0);
+	if (e.map)
+		filled(e.map, 4096, 64, 7);
+	d.ops->extent_destroy(&d, &e);
+}
+END_TEST
+
+static TCase *group(Suite *s, const char *name)
+{
+	TCase *tc = tcase_create(name);
+
+	tcase_add_checked_fixture(tc, setup, teardown);
+	suite_add_tcase(s, tc);
+	return tc;
+}
 
 int main(void)
 {
 	Suite *s = suite_create("dev");
-	TCase *tc = tcase_create("dev");
+	TCase *tc = group(s, "backends");
 	SRunner *sr;
 	int failed;
 
-	tcase_add_test(tc, test_nothing);
-	suite_add_tcase(s, tc);
+	tcase_add_test(tc, backends_are_found_by_name);
+	tcase_add_test(tc, init_takes_what_it_is_told);
+	tc = group(s, "host");
+	tcase_add_test(tc, an_extent_is_zeroed_and_shared);
+	tcase_add_test(tc, nobody_resizes_an_extent);
+	tcase_add_test(tc, destroyed_extents_leave_nothing);
+	tcase_add_test(tc, an_impossible_size_is_refused);
+	tcase_add_test(tc, large_pages_are_a_wish);
+	tcase_add_test(tc, scrub_zeroes_for_every_mapper);
+	tcase_add_test(tc, copies_move_exactly_their_bytes);
+	tcase_add_test(tc, a_batch_can_be_used_again);
+	tc = group(s, "null");
+	tcase_add_test(tc, null_has_no_memory);
+	tc = group(s, "failures");
+	tcase_add_loop_test(tc, creation_fails, 0, 2);
+	tcase_add_loop_test(tc, a_scrub_fails, 0, 2);
+	tcase_add_loop_test(tc, a_copy_fails, 0, 2);
 	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
+	srunner_run_all(sr, CK_ENV);
 	failed = srunner_ntests_failed(sr);
 	srunner_free(sr);
 	return failed ? EXIT_FAILURE : EXIT_SUCCESS;

@@ -7,7 +7,7 @@
 #include "pool_rig.h"
 
 #define MAX_KEYS	64
-#define MAX_TOKENS	256
+#define MAX_TOKENS	512
 
 static struct prig r;
 static struct kvmd_space m;

@@ -4,7 +4,7 @@
  */
 #include "tools/kvbench/floor.h"
 
-#define BUSY_BLOCKS	32768u
+#define BUSY_BLOCKS	16384u
 #define BUSY_SEQS	64u
 
 struct kvmd_proc busy;
