@@ -6,7 +6,8 @@
  * shard and view: first all windows for filling, then the same for reading. A
  * slab is mapped over its part of every window, so that the address of a slot
  * is base + slot * plane_bytes and never moves. A slab that leaves is replaced
- * by reserved range again. The range itself goes in kvc_destroy(), or in
+ * by reserved range again. Slot 0, the NULL block, can be read at any time: zero
+ * pages stand for it while the slab that it lies in is not there. The range itself goes in kvc_destroy(), or in
  * kvc_reconnect() when the geometry changed.
  *
  * Nothing here is inherited by fork(): a child must not keep slabs alive.
@@ -38,6 +39,31 @@ static char *map_nothing(size_t bytes, void *fixed)
 		return NULL;
 	madvise(p, bytes, MADV_DONTFORK);
 	return (char *)p;
+}
+
+/* Bytes of slot 0 in one window, in whole pages. */
+static size_t null_block_bytes(const struct kvc *k, uint32_t group)
+{
+	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+
+	return (k->view.group[group].plane_bytes + page - 1) / page * page;
+}
+
+/* Zero pages for slot 0 of @group in every window. */
+static int map_null_block(struct kvc *k, uint32_t group)
+{
+	const struct kvci_window *w = &k->window[group];
+	size_t len = null_block_bytes(k, group);
+
+	for (uint32_t p = 0; p < 2 * w->nr_planes; p++) {
+		void *at = mmap(w->base + p * w->stride, len, PROT_READ, MAP_PRIVATE |
+				MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+
+		if (at == MAP_FAILED)
+			return -errno;
+		madvise(at, len, MADV_DONTFORK);
+	}
+	return 0;
 }
 
 static void window_free(struct kvci_window *w)
@@ -95,8 +121,10 @@ static int window_reserve(struct kvc *k, uint32_t group)
 		w->plane[p].rw = w->base + p * stride;
 		w->plane[p].ro = w->base + (w->nr_planes + p) * stride;
 	}
-	return 0;
-
+	if (!map_null_block(k, group))
+		return 0;
+	munmap(w->base, w->bytes);
+	w->base = NULL;
 err_range:
 	kvci_refuse("group %u: no address space for %u slots of %llu bytes in %u planes", group,
 		    v->max_slots, (unsigned long long)v->plane_bytes, w->nr_planes);
@@ -224,7 +252,7 @@ static int slab_map_plane(struct kvc *k, const struct kvci_slab *s, uint32_t pla
 	return 0;
 }
 
-/* Reserved range again where the slab was. */
+/* Reserved range again where the slab was, but for slot 0. */
 static int slab_unmap(struct kvc *k, const struct kvci_slab *s)
 {
 	struct kvci_window *w = &k->window[s->group];
@@ -232,7 +260,15 @@ static int slab_unmap(struct kvc *k, const struct kvci_slab *s)
 
 	if (!s->mapped || !w->base || !slab_extent(k, s, &off, &len))
 		return 0;
-	for (uint32_t p = 0; p < 2 * w->nr_planes; p++) {
+	if (!s->first_slot) {
+		int err = map_null_block(k, s->group);
+
+		if (err)
+			return err;
+		off = null_block_bytes(k, s->group);
+		len -= off;
+	}
+	for (uint32_t p = 0; len && p < 2 * w->nr_planes; p++) {
 		if (!map_nothing(len, w->base + p * w->stride + off))
 			return -errno;
 	}
@@ -317,7 +353,7 @@ void kvci_slabs_reset(struct kvc *k)
 	for (uint32_t g = 0; g < KVMD_MAX_GROUPS; g++) {
 		struct kvci_window *w = &k->window[g];
 
-		if (w->base && !map_nothing(w->bytes, w->base))
+		if (w->base && (!map_nothing(w->bytes, w->base) || map_null_block(k, g)))
 			window_free(w);
 	}
 	k->slabs.nr = 0;

@@ -19,6 +19,21 @@
 
 static struct hd d;
 
+/* What operators do meanwhile: drain slabs or leave it; a new epoch now and then. */
+static void operate(struct fuzzer *f, uint64_t *rnd)
+{
+	uint64_t r = test_random(rnd);
+	char line[64];
+
+	if (r % 8 == 0) {
+		T_EQ(kvc_epoch_raise(f->k, NULL), 0);
+		return;
+	}
+	snprintf(line, sizeof(line), "drain %s slab=%u", r % 4 ? "start" : "stop",
+		 (unsigned)(r >> 8) % 10);
+	hd_ask(&d, line);
+}
+
 static void fuzz(const struct kvc_space *s, const char *policy, uint64_t runs)
 {
 	uint64_t rnd = test_seed();
@@ -33,6 +48,8 @@ static void fuzz(const struct kvc_space *s, const char *policy, uint64_t runs)
 		fuzzer_init(&f[i], &d, &rnd, s);
 	for (uint64_t done = 0, turn = 0; done < runs; turn++) {
 		done += fuzzer_turn(&f[turn % 2], &rnd);
+		if (turn % 300 == 299)
+			operate(&f[0], &rnd);
 		if (turn % 512 == 511) {
 			fuzzer_finish(&f[0]);
 			fuzzer_finish(&f[1]);

@@ -26,6 +26,7 @@
 #define NR_OPS		32	/* entries in flight per client */
 #define NR_STEPS	8	/* GPU steps in flight per client */
 #define TICKET_NS	20000000ull
+#define POISON		0x0123456789abcdefull	/* content of free slots */
 
 struct access {
 	void *mem;
@@ -153,6 +154,30 @@ static void check_rows(void)
 	check_sharing(use, nr);
 }
 
+/* Nobody may read or write what is free; what is handed out again is fresh. */
+static void poison_free_slots(void)
+{
+	static bool was_free[M_SPACES][64];
+
+	for (uint32_t sp = 0; sp < M_SPACES; sp++) {
+		const struct space *space = space_find(c.d->pool, geo[sp].name);
+		const struct gpool *gp = space ? &space->gp[0] : NULL;
+
+		for (uint32_t slot = 1; gp && slot < gp->max_slots; slot++) {
+			const struct slab *s = gpool_slab(gp, slot);
+			bool is_free = s && s->state == SLAB_ACTIVE && !gp->slot_owner[slot];
+			uint64_t *mem = s && s->state == SLAB_ACTIVE ?
+					core_mem(gp, slot, 0, 0) : NULL;
+
+			if (is_free)
+				*mem = POISON;
+			else if (mem && was_free[sp][slot] && *mem == POISON)
+				*mem = 0;
+			was_free[sp][slot] = is_free;
+		}
+	}
+}
+
 /* ------------------------------------------------------------------- GPU steps */
 
 /*
@@ -199,9 +224,12 @@ static void step_submit(unsigned i)
 
 	if (k->life != ALIVE)
 		return;
-	if (!k->prepared)
+	if (!k->prepared) {
 		step_prepare(i);
-	if (k->prepared && !rnd(4)) {
+		if (!rnd(4))
+			return;
+	}
+	if (k->prepared) {
 		core_step_submit(&k->cl, k->submitted);
 		k->prepared = false;
 	}
@@ -215,12 +243,14 @@ static void step_complete(unsigned i)
 	if (!k->nr_steps || (k->prepared && k->nr_steps == 1))
 		return;
 	for (unsigned n = 0; n < s->nr; n++) {
-		if (!s->a[n].write)
-			CHECK(*(uint64_t *)s->a[n].mem == s->a[n].tag,
-			      "client %u step %u reads a block that was reused", i,
-			      (unsigned)s->step);
-		else
-			*(uint64_t *)s->a[n].mem = s->a[n].tag;
+		uint64_t *mem = s->a[n].mem;
+
+		CHECK(*mem != POISON, "client %u step %u uses a block that is free", i,
+		      (unsigned)s->step);
+		CHECK(s->a[n].write || *mem == s->a[n].tag,
+		      "client %u step %u reads a block that was reused", i, (unsigned)s->step);
+		if (s->a[n].write)
+			*mem = s->a[n].tag;
 	}
 	k->first = (k->first + 1) % NR_STEPS;
 	k->nr_steps--;
@@ -462,7 +492,7 @@ static void act(unsigned i)
 		return do_cancel(i);
 	/* Entries for a sequence that is not there are refused; a few are enough. */
 	if (!live && rnd(30))
-		return rnd(4) ? do_open(i, sq) : do_recv(i, sq);
+		return rnd(8) ? do_open(i, sq) : do_recv(i, sq);
 	if (what < 30)
 		do_simple(i, sq, KVMD_OP_SEQ_EXTEND);
 	else if (what < 72)
@@ -704,12 +734,11 @@ static void die(unsigned i)
 static void go_on_dying(unsigned i)
 {
 	struct client *k = &cli[i];
-	const struct session *s = k->cl.conn->s;
 
 	if (k->life == CLOSED && !k->nr_steps) {
 		core_gone(&k->cl);
 		k->life = GONE;
-	} else if (k->life == GONE && !s && k->cl.conn->state == CONN_FREE) {
+	} else if (k->life == GONE) {
 		connect_client(i);
 	}
 }
@@ -754,11 +783,11 @@ static void one_step(void)
 {
 	unsigned i = rnd(M_SESSIONS), what = rnd(1000);
 
-	if (what < 500)
+	if (what < 600)
 		act(i);
-	else if (what < 690)
+	else if (what < 740)
 		step_submit(i);
-	else if (what < 880)
+	else if (what < 890)
 		step_complete(i);
 	else if (what < 930)
 		take_completions(i);
@@ -795,6 +824,7 @@ static void run(const char *const *opts, uint32_t nr_steps)
 	c.by_hand = true;
 	c.after = collect;
 	c.d->rc.throttle_ns = 0;	/* measured by the real clock */
+	memset(&c.d->ix->seed, 7, sizeof(c.d->ix->seed));	/* a run can be repeated */
 	m = (struct model) { .next_tag = 1 };
 	memset(tick, 0, sizeof(tick));
 	memset(cli, 0, sizeof(cli));
@@ -804,6 +834,7 @@ static void run(const char *const *opts, uint32_t nr_steps)
 		connect_client(i);
 	for (uint32_t n = 0; n < nr_steps; n++) {
 		one_step();
+		poison_free_slots();
 		check_rows();
 		core_walk(&c);
 	}
@@ -869,11 +900,11 @@ static void report(void)
 START_TEST(memory_is_short)
 {
 	const char *const opts[] = {
-		COMMON, "device.host-0.bytes=48K", "pool.policy=lru", "pool.blocks=200", NULL,
+		COMMON, "device.host-0.bytes=60K", "pool.policy=lru", "pool.blocks=200", NULL,
 	};
 
 	start(_i);
-	run(opts, steps_of(6000));
+	run(opts, steps_of(40000));
 	report();
 }
 END_TEST
@@ -882,11 +913,11 @@ END_TEST
 START_TEST(records_are_short)
 {
 	const char *const opts[] = {
-		COMMON, "device.host-0.bytes=1M", "pool.policy=s3fifo", "pool.blocks=28", NULL,
+		COMMON, "device.host-0.bytes=1M", "pool.policy=s3fifo", "pool.blocks=40", NULL,
 	};
 
 	start(_i + 1000);
-	run(opts, steps_of(6000));
+	run(opts, steps_of(40000));
 	report();
 }
 END_TEST
@@ -901,7 +932,7 @@ START_TEST(tenants_have_limits)
 	};
 
 	start(_i + 2000);
-	run(opts, steps_of(6000));
+	run(opts, steps_of(40000));
 	report();
 }
 END_TEST

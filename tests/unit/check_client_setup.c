@@ -352,6 +352,47 @@ static void del_late(struct fake *x)
 	fake_cq_publish(x);
 }
 
+static void add_first(struct fake *x)
+{
+	fake_slab_add(x, 5, 0, SLAB_SLOTS, 0, slab_fds);
+	fake_news(x);
+	fake_slab_added(x, 5, 0);
+	fake_cqe(x, 1, 0, 0, 0);
+	fake_cq_publish(x);
+}
+
+/* A row's NULL entries name slot 0: whoever follows them reads zeroes, always. */
+START_TEST(slot_zero_outlives_its_slab)
+{
+	const unsigned char *zero;
+
+	fake_start(&f, script_plain);
+	ck_assert_int_eq(kvc_create(&opts, &space, &k), 0);
+	pthread_join(f.thread, NULL);
+	zero = kvc_addr(kvc_view(k), 0, 0, 1, 0);
+	for (int round = 0; round < 2; round++) {
+		ck_assert(fake_readable(zero));
+		ck_assert(!fake_writable((void *)(uintptr_t)zero));
+		fake_start(&f, add_first);
+		ck_assert_int_eq(kvc_wait_cqe(k, UINT64_MAX, &cqe), 0);
+		kvc_cqe_seen(k);
+		pthread_join(f.thread, NULL);
+		ck_assert(fake_writable(kvc_addr(kvc_view(k), 0, 0, 1, 1)));
+		fake_start(&f, del_late);
+		ck_assert_int_eq(kvc_wait_cqe(k, UINT64_MAX, &cqe), 0);
+		kvc_cqe_seen(k);
+		pthread_join(f.thread, NULL);
+		for (uint64_t i = 0; i < f.plane_bytes; i++)
+			ck_assert(!zero[i]);
+		ck_assert(fake_readable(kvc_addr_ro(kvc_view(k), 0, 0, 1, 0)));
+		ck_assert(!fake_readable(kvc_addr(kvc_view(k), 0, 0, 1, 1)));
+		close_slabs(0, f.planes * f.nr_shards);
+	}
+	fake_start(&f, fake_hangup);
+	finish();
+}
+END_TEST
+
 START_TEST(slabs_come_and_go_while_waiting)
 {
 	char *p;
@@ -555,6 +596,7 @@ int main(void)
 	tcase_add_test(tc, view_and_rows);
 	tcase_add_test(tc, slabs_are_mapped_twice);
 	tcase_add_test(tc, nothing_is_inherited_by_fork);
+	tcase_add_test(tc, slot_zero_outlives_its_slab);
 	tcase_add_test(tc, slabs_come_and_go_while_waiting);
 	tcase_add_test(tc, poll_maps_without_news);
 	tcase_add_test(tc, unmappable_slab_ends_the_session);

@@ -26,6 +26,7 @@ static uint8_t chain_keys[FLOOR_KEYS][KVMD_KEY_BYTES];
 
 static struct samples samples;		/* of the slice, ticks */
 static struct samples closes;		/* the closes of an open's slice */
+static struct samples behind;		/* answered NOPs behind the operations of a slice */
 static struct samples none;		/* what is not timed */
 
 /* -------------------------------------------------------------- both sides */
@@ -104,6 +105,13 @@ static double last_close(void *ctx)
 {
 	(void)ctx;
 	return sample_median(&closes) * tick_ns;
+}
+
+/* The same for the NOPs behind the operations. */
+static double last_behind(void *ctx)
+{
+	(void)ctx;
+	return sample_median(&behind) * tick_ns;
 }
 
 static double floor_lookup(void *ctx)
@@ -191,10 +199,32 @@ static int timed(struct samples *to)
 	return res;
 }
 
+/*
+ * As timed(), and a NOP behind it: the daemon answers an operation before it has
+ * told its policy, the NOP is answered after that.
+ */
+static int timed_and_nop(struct samples *to)
+{
+	uint64_t t0, t1;
+	int res;
+
+	if (to != &samples)
+		return timed(to);
+	smp_mb();
+	t0 = ticks();
+	res = client_wait(k, NULL);
+	t1 = ticks();
+	sample_add(to, (double)(t1 - t0 - tick_cost));
+	kvc_prep_nop(kvc_get_sqe(k));
+	client_wait(k, NULL);
+	sample_add(&behind, (double)(ticks() - t0 - tick_cost));
+	return res;
+}
+
 static int do_open(uint32_t seq, uint32_t nr, struct samples *to)
 {
 	kvc_prep_open(kvc_get_sqe(k), seq, 1, args_off, nr, 0, 0);
-	return timed(to);
+	return timed_and_nop(to);
 }
 
 static int do_close(uint32_t seq, struct samples *to)
@@ -212,7 +242,7 @@ static int do_extend(uint32_t seq, uint32_t nr, struct samples *to)
 static int do_publish(uint32_t seq, uint32_t nr, struct samples *to)
 {
 	kvc_prep_publish(kvc_get_sqe(k), seq, 1, 0, 0, args_off, nr, 0);
-	return timed(to);
+	return timed_and_nop(to);
 }
 
 static int do_drop(uint32_t nr)
@@ -228,7 +258,7 @@ static double ours_open(void *ctx)
 	uint64_t end;
 	uint32_t hit = w->nr - w->miss, n = 0;
 
-	closes.nr = 0;
+	closes.nr = behind.nr = 0;
 	kvmd_go(&busy);
 	client_warm(k);
 	for (end = time_ns() + bench.slice_ns; time_ns() < end; n++) {
@@ -322,6 +352,7 @@ static double ours_publish(void *ctx)
 	uint32_t n = 0;
 
 	(void)ctx;
+	behind.nr = 0;
 	kvmd_go(&busy);
 	client_warm(k);
 	for (end = time_ns() + bench.slice_ns; time_ns() < end; n++) {
@@ -378,7 +409,7 @@ void kvb_ops_round(void)
 	struct chain_work miss = { 0, NR_CHAINS, 100, true };
 	struct turn open[] = {
 		{ floor_open, &hundred, 0 }, { last_close, NULL, 0 },
-		{ ours_open, &hundred, 0 }, { last_close, NULL, 0 },
+		{ ours_open, &hundred, 0 }, { last_close, NULL, 0 }, { last_behind, NULL, 0 },
 		{ ours_open_sync, &hundred, 0 },
 	};
 	const struct {
@@ -397,12 +428,15 @@ void kvb_ops_round(void)
 	take_turns(open, ARRAY_SIZE(open));
 	row_add(ROW_OPEN100, echo + open[0].ret, open[2].ret);
 	row_add(ROW_CLOSE100, echo + open[1].ret, open[3].ret);
-	row_add(ROW_OPEN_SYNC, open[2].ret, open[4].ret);
+	row_add(ROW_OPEN_NOP, 2 * echo + open[0].ret, open[4].ret);
+	row_add(ROW_OPEN_SYNC, open[2].ret, open[5].ret);
 	for (size_t i = 0; i < ARRAY_SIZE(pairs); i++) {
-		struct turn t[] = { pairs[i].floor, pairs[i].ours };
+		struct turn t[] = { pairs[i].floor, pairs[i].ours, { last_behind, NULL, 0 } };
 
 		take_turns(t, ARRAY_SIZE(t));
 		row_add(pairs[i].row, echo + t[0].ret, t[1].ret);
+		if (pairs[i].row == ROW_PUBLISH100)
+			row_add(ROW_PUBLISH_NOP, 2 * echo + t[0].ret, t[2].ret);
 	}
 }
 
