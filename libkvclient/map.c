@@ -7,8 +7,8 @@
  * slab is mapped over its part of every window, so that the address of a slot
  * is base + slot * plane_bytes and never moves. A slab that leaves is replaced
  * by reserved range again. Slot 0, the NULL block, can be read at any time: zero
- * pages stand for it while the slab that it lies in is not there. The range itself goes in kvc_destroy(), or in
- * kvc_reconnect() when the geometry changed.
+ * pages stand for it while the slab that it lies in is not there. The range
+ * itself goes in kvc_destroy(), or in kvc_reconnect() when the geometry changed.
  *
  * Nothing here is inherited by fork(): a child must not keep slabs alive.
  */

@@ -200,7 +200,7 @@ static int reserve(struct reclaim *rc, struct gpool *gp, uint32_t nr, uint32_t r
 	if (unlikely(records > rc->pool->nr_free_blk))
 		free_records(rc, gp, records);
 	if (gp->nr_free < want || records > rc->pool->nr_free_blk) {
-		rc->kick |= !w;		/* one that waits already is looked at by the clock */
+		rc->kick |= !w;		/* who waits already is looked at by the clock */
 		return -EAGAIN;
 	}
 	if (gp->nr_free - nr < gp->wmark_low)

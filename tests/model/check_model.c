@@ -10,8 +10,8 @@
  * daemon's own books with each other (core_walk).
  *
  * GPU steps are played: one reads and writes the slots that its row named when it
- * was submitted, at the moment when it completes. A slot that was handed out too
- * early then has somebody else's content.
+ * was submitted, at the moment when it completes. Free slots are overwritten after
+ * each step of the test, so that one that is freed too early is found at once.
  *
  * KVMD_MODEL_SEED (printed) and KVMD_MODEL_STEPS repeat a run.
  */
@@ -31,6 +31,7 @@
 struct access {
 	void *mem;
 	uint64_t tag;
+	uint32_t seq, pos, slot;
 	bool write;
 };
 
@@ -157,7 +158,7 @@ static void check_rows(void)
 /* Nobody may read or write what is free; what is handed out again is fresh. */
 static void poison_free_slots(void)
 {
-	static bool was_free[M_SPACES][64];
+	static uint64_t owner[M_SPACES][64];
 
 	for (uint32_t sp = 0; sp < M_SPACES; sp++) {
 		const struct space *space = space_find(c.d->pool, geo[sp].name);
@@ -165,15 +166,18 @@ static void poison_free_slots(void)
 
 		for (uint32_t slot = 1; gp && slot < gp->max_slots; slot++) {
 			const struct slab *s = gpool_slab(gp, slot);
-			bool is_free = s && s->state == SLAB_ACTIVE && !gp->slot_owner[slot];
-			uint64_t *mem = s && s->state == SLAB_ACTIVE ?
-					core_mem(gp, slot, 0, 0) : NULL;
+			uint32_t id = gp->slot_owner[slot];
+			uint64_t now = id ? (uint64_t)pool_block(c.d->pool, id)->gen << 32 | id : 0;
+			uint64_t *mem;
 
-			if (is_free)
+			if (!s || (s->state != SLAB_ACTIVE && s->state != SLAB_DRAINING))
+				continue;
+			mem = core_mem(gp, slot, 0, 0);
+			if (!id)
 				*mem = POISON;
-			else if (mem && was_free[sp][slot] && *mem == POISON)
+			else if (owner[sp][slot] != now && *mem == POISON)
 				*mem = 0;
-			was_free[sp][slot] = is_free;
+			owner[sp][slot] = now;
 		}
 	}
 }
@@ -210,7 +214,10 @@ static void step_prepare(unsigned i)
 				p->fill_step = s->step;
 				s->a[s->nr].write = true;
 			}
-			s->a[s->nr].mem = slot_mem(i, (uint32_t)row_of(i, sq)[pos]);
+			s->a[s->nr].seq = sq;
+			s->a[s->nr].pos = pos;
+			s->a[s->nr].slot = (uint32_t)row_of(i, sq)[pos];
+			s->a[s->nr].mem = slot_mem(i, s->a[s->nr].slot);
 			s->a[s->nr++].tag = p->tag;
 		}
 	}
@@ -245,10 +252,11 @@ static void step_complete(unsigned i)
 	for (unsigned n = 0; n < s->nr; n++) {
 		uint64_t *mem = s->a[n].mem;
 
-		CHECK(*mem != POISON, "client %u step %u uses a block that is free", i,
-		      (unsigned)s->step);
+		CHECK(*mem != POISON, "client %u step %u: seq %u pos %u slot %u is free", i,
+		      (unsigned)s->step, s->a[n].seq, s->a[n].pos, s->a[n].slot);
 		CHECK(s->a[n].write || *mem == s->a[n].tag,
-		      "client %u step %u reads a block that was reused", i, (unsigned)s->step);
+		      "client %u step %u: seq %u pos %u slot %u was reused", i,
+		      (unsigned)s->step, s->a[n].seq, s->a[n].pos, s->a[n].slot);
 		if (s->a[n].write)
 			*mem = s->a[n].tag;
 	}
@@ -937,18 +945,24 @@ START_TEST(tenants_have_limits)
 }
 END_TEST
 
+static void add(Suite *s, const char *name, const TTest *t)
+{
+	TCase *tc = tcase_create(name);
+
+	tcase_set_timeout(tc, 600);
+	tcase_add_loop_test(tc, t, 0, 4);
+	suite_add_tcase(s, tc);
+}
+
 int main(void)
 {
 	Suite *s = suite_create("model");
-	TCase *tc = tcase_create("model");
 	SRunner *sr;
 	int failed;
 
-	tcase_set_timeout(tc, 600);
-	tcase_add_loop_test(tc, memory_is_short, 0, 4);
-	tcase_add_loop_test(tc, records_are_short, 0, 4);
-	tcase_add_loop_test(tc, tenants_have_limits, 0, 4);
-	suite_add_tcase(s, tc);
+	add(s, "memory", memory_is_short);
+	add(s, "records", records_are_short);
+	add(s, "tenants", tenants_have_limits);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);

@@ -194,7 +194,9 @@ END_TEST
 
 START_TEST(hello_args)
 {
-	static const uint64_t bad[] = { 0, 1, 4095, 4097, (256 << 20) + 4096, UINT64_MAX, 1ull << 63 };
+	static const uint64_t bad[] = {
+		0, 1, 4095, 4097, (256 << 20) + 4096, UINT64_MAX, 1ull << 63,
+	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		h.args_bytes = bad[i];
@@ -243,7 +245,9 @@ END_TEST
 
 START_TEST(hello_names)
 {
-	static const char bad[] = { ' ', '\n', '\t', '"', '\\', 0x1b, 0x7f, (char)0x80, (char)0xff };
+	static const char bad[] = {
+		' ', '\n', '\t', '"', '\\', 0x1b, 0x7f, (char)0x80, (char)0xff,
+	};
 
 	for (size_t i = 0; i < sizeof(bad); i++) {
 		h.tenant[1] = bad[i];

@@ -165,7 +165,7 @@ START_TEST(leaves_go_first)
 
 	one_space(32, 4);
 	prig_chain(&r, gp, 0, 6, ids);
-	branch = prig_alloc(&r, gp);		/* a second child of block 2, the youngest of all */
+	branch = prig_alloc(&r, gp);		/* a second child of block 2, the youngest */
 	ck_assert_ptr_null(prig_seal(&r, branch, 50, ids[2]));
 	prig_put(&r, branch);
 	for (uint32_t left = 7; left--;) {
