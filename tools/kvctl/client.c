@@ -61,23 +61,9 @@ static int client_list(struct ctl *k, int argc, char **argv)
 static int client_show(struct ctl *k, int argc, char **argv)
 {
 	const char *kv[] = { "session", argv[0], NULL };
-	json_object *doc;
-	int ret = ctl_ask(k, "client", "show", kv, &doc);
 
 	(void)argc;
-	if (ret)
-		return ret;
-	if (k->json) {
-		ctl_print_json(doc);
-	} else {
-		ret = ctl_record(k, doc, cols);
-		if (!ret && !k->cols) {
-			putchar('\n');
-			ret = ctl_table(k, doc, "ranks", rank_cols);
-		}
-	}
-	json_object_put(doc);
-	return ret;
+	return ctl_show(k, "client", kv, cols, "ranks", rank_cols);
 }
 
 const struct ctl_verb ctl_client_verbs[] = {

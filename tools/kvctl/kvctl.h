@@ -127,6 +127,9 @@ void ctl_print_json(json_object *doc);
 /* Ask and show array @key: -j or a table. The usual list verb. */
 int ctl_list(struct ctl *k, const char *noun, const char *verb, const char *const *kv,
 	     const char *key, const struct ctl_col *cols);
+/* `NOUN show`: the object as a record, then its rows under @key as a table. */
+int ctl_show(struct ctl *k, const char *noun, const char *const *kv, const struct ctl_col *cols,
+	     const char *key, const struct ctl_col *row_cols);
 /* Ask and show -j, or @text and member @member ("": none). The usual acting verb. */
 int ctl_act(struct ctl *k, const char *noun, const char *verb, const char *const *kv,
 	    const char *text, const char *member);

@@ -55,23 +55,9 @@ static int space_list(struct ctl *k, int argc, char **argv)
 static int space_show(struct ctl *k, int argc, char **argv)
 {
 	const char *kv[] = { "space", argv[0], NULL };
-	json_object *doc;
-	int ret = ctl_ask(k, "space", "show", kv, &doc);
 
 	(void)argc;
-	if (ret)
-		return ret;
-	if (k->json) {
-		ctl_print_json(doc);
-	} else {
-		ret = ctl_record(k, doc, cols);
-		if (!ret && !k->cols) {
-			putchar('\n');
-			ret = ctl_table(k, doc, "group_rows", group_cols);
-		}
-	}
-	json_object_put(doc);
-	return ret;
+	return ctl_show(k, "space", kv, cols, "group_rows", group_cols);
 }
 
 static int space_raise(struct ctl *k, int argc, char **argv)

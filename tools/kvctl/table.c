@@ -267,6 +267,27 @@ int ctl_list(struct ctl *k, const char *noun, const char *verb, const char *cons
 	return ret;
 }
 
+int ctl_show(struct ctl *k, const char *noun, const char *const *kv, const struct ctl_col *cols,
+	     const char *key, const struct ctl_col *row_cols)
+{
+	json_object *doc;
+	int ret = ctl_ask(k, noun, "show", kv, &doc);
+
+	if (ret)
+		return ret;
+	if (k->json) {
+		ctl_print_json(doc);
+	} else {
+		ret = ctl_record(k, doc, cols);
+		if (!ret && !k->cols) {
+			putchar('\n');
+			ret = ctl_table(k, doc, key, row_cols);
+		}
+	}
+	json_object_put(doc);
+	return ret;
+}
+
 int ctl_act(struct ctl *k, const char *noun, const char *verb, const char *const *kv,
 	    const char *text, const char *member)
 {
