@@ -21,7 +21,7 @@ int core_try(struct core *c, const char *const *opts)
 	char msg[256] = "", opt[128];
 	int err;
 
-	*c = (struct core) { .ticks = 16000 };
+	*c = (struct core) { .ticks = 16000, .features = KVMD_FEAT_POS };
 	c->d = mem_big_alloc(sizeof(*c->d), false);
 	if (!c->d)
 		return -ENOMEM;
@@ -249,6 +249,7 @@ int core_hello(struct core *c, struct core_client *cl, const char *tenant, uint3
 	struct kvmd_hello h;
 
 	core_hello_fill(&h, tenant, max_seqs, max_tokens);
+	h.features = c->features;
 	return core_hello_with(c, cl, &h);
 }
 

@@ -27,6 +27,7 @@ struct core {
 	struct daemon *d;
 	uint64_t skew_ns;		/* added to the clock */
 	uint64_t base_ns;		/* the clock stands there; 0: it runs */
+	uint64_t features;		/* of the next hello */
 	bool by_hand;			/* finished work is taken by core_work() alone */
 	struct core_client *client[8];	/* connected; core_settle() pumps them */
 	void (*after)(void);		/* after each part of a turn; NULL: nothing */

@@ -165,6 +165,10 @@ void random_entry(uint64_t *rnd, const struct entry_bounds *b, struct kvmd_sqe *
 	else
 		w[below(rnd, 8)] = test_random(rnd) >> below(rnd, 64);
 	memcpy(e, w, sizeof(w));
+	/* A deadline in the far future would be waited for. */
+	if (e->opcode == KVMD_OP_SEQ_EXTEND || e->opcode == KVMD_OP_SEQ_FORK ||
+	    e->opcode == KVMD_OP_SEQ_UNSHARE)
+		e->aux = e->aux != 0;
 }
 
 void random_keys(uint64_t *rnd, void *args, uint64_t bytes)

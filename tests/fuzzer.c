@@ -137,9 +137,9 @@ void fuzzer_advance(struct fuzzer *f, uint64_t *rnd)
 
 uint64_t fuzzer_batch(struct fuzzer *f, uint64_t *rnd)
 {
-	uint32_t n = 1 + (uint32_t)(test_random(rnd) % BATCH);
+	uint32_t n = 1 + (uint32_t)(test_random(rnd) % BATCH), i;
 
-	for (uint32_t i = 0; i < n; i++) {
+	for (i = 0; i < n; i++) {
 		struct kvmd_sqe *e = kvc_get_sqe(f->k), made;
 
 		if (!e)
@@ -149,7 +149,7 @@ uint64_t fuzzer_batch(struct fuzzer *f, uint64_t *rnd)
 		f->unanswered++;
 	}
 	T(kvc_submit(f->k) >= 0);
-	return n;
+	return i;
 }
 
 /* All steps done: nothing is left that could wait, but what another's steps hold up. */

@@ -30,6 +30,20 @@ static bool holds_blocks(const struct session *s)
 	return s->st.nr_live != 0 || s->pins.head != 0;
 }
 
+/* Is memory on its way to @sp: a slab that empties for it, or whose place will be free again? */
+static bool slab_under_way(const struct pool *p, const struct space *sp)
+{
+	for (uint32_t i = 0; i < p->slab_end; i++) {
+		const struct slab *s = &p->slab[i];
+
+		if (s->state < SLAB_DRAINING)
+			continue;
+		if (s->taker ? s->taker->sp == sp : s->gp->sp == sp && s->state > SLAB_DRAINING)
+			return true;
+	}
+	return false;
+}
+
 /*
  * All who hold blocks of @sp wait for more and have been quiet, and nothing is
  * under way that frees any: no step, no copy, no death, no ticket.
@@ -55,7 +69,7 @@ static bool deadlocked(struct reclaim *rc, struct space *sp, uint64_t now_ns)
 	for (uint32_t g = 0; g < sp->nr_groups; g++)
 		if (sp->gp[g].nr_coming)
 			return false;
-	return true;
+	return !slab_under_way(d->pool, sp);
 }
 
 static const struct reclaim_events reclaim_events = {

@@ -79,7 +79,7 @@ START_TEST(plain_space_fuzz)
 	struct kvc_space s;
 
 	plain_space(&s, "sp", SLOTS);
-	fuzz(&s, policies[_i], test_fuzz_runs(100000));
+	fuzz(&s, policies[_i], test_fuzz_runs(40000));
 	end(&s);
 }
 END_TEST
@@ -96,7 +96,7 @@ START_TEST(hybrid_space_fuzz)
 	s.group[1].window = 3 * BT;
 	s.group[1].sinks = BT;
 	s.group[2].rule = KVMD_RULE_STATE;
-	fuzz(&s, policies[_i], test_fuzz_runs(100000));
+	fuzz(&s, policies[_i], test_fuzz_runs(40000));
 	end(&s);
 }
 END_TEST

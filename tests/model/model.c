@@ -31,7 +31,8 @@ uint64_t m_tag(uint32_t node)
 static struct m_key *find_key(const struct model *m, uint32_t space, uint32_t epoch,
 			      uint32_t node)
 {
-	uint32_t i = (uint32_t)mix(node + ((uint64_t)space << 32) + ((uint64_t)epoch << 40));
+	uint32_t i = (uint32_t)mix(node + ((uint64_t)space << 32) +
+				   ((uint64_t)epoch << 40));
 	const struct m_key *k;
 
 	for (;; i++) {
@@ -51,7 +52,8 @@ void m_note_publish(struct model *m, const struct m_seq *q, uint32_t pos)
 	k->nr_published++;
 }
 
-static bool holds(const struct model *m, const struct m_seq *q, uint32_t space, uint32_t epoch, uint32_t node)
+static bool holds(const struct model *m, const struct m_seq *q, uint32_t space, uint32_t epoch,
+		  uint32_t node)
 {
 	if (!q->live || q->nr_structural || q->space != space || q->epoch != epoch)
 		return false;
@@ -164,7 +166,7 @@ uint32_t m_fork(const struct m_seq *q, struct m_seq *to, uint32_t gen)
 
 	*to = *q;
 	to->gen = gen;
-	to->nr_pending = to->nr_structural = to->nr_publishing = 0;
+	to->nr_pending = to->nr_structural = to->nr_publishing = to->nr_unsharing = 0;
 	for (uint32_t i = 0; i < q->len; i++)
 		copied += q->pos[i].kind == M_PRIVATE;
 	return copied;

@@ -38,7 +38,7 @@ struct m_seq {
 	struct m_pos pos[M_POS];
 	unsigned nr_pending;		/* entries in flight that name it */
 	unsigned nr_structural;		/* of those: may release or move positions */
-	unsigned nr_publishing;
+	unsigned nr_publishing, nr_unsharing;
 };
 
 struct m_key {

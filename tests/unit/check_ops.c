@@ -119,6 +119,32 @@ START_TEST(row_has_an_end)
 }
 END_TEST
 
+/* The slowest lane counts. */
+START_TEST(every_lane)
+{
+	struct kvmd_sqe e = core_op(KVMD_OP_SEQ_CLOSE, 0);
+	struct kvmd_hello h;
+
+	core_hello_fill(&h, "default", 4, 1024);
+	h.nr_lanes = 3;
+	ck_assert_int_eq(core_hello_with(&c, &a, &h), 0);
+	ck_assert_int_eq(core_space(&a, &m), 0);
+	core_settle(&c);
+	open_empty(&a, 0);
+	core_step_submit(&a, 5);
+	e.step = 5;
+	waits(&a, &e);
+	for (int lane = 2; lane >= 0; lane--) {
+		struct kvmd_cqe q;
+
+		ck_assert(!core_peek(&a, &q));
+		st_rel(&a.s->steps->lane[lane].completed_step, lane ? 100 : 5);
+		core_settle(&c);
+	}
+	ck_assert_int_eq(taken(&a), 0);
+}
+END_TEST
+
 /* ------------------------------------------------------------------ waiting */
 
 START_TEST(deadline_and_nowait)
@@ -359,6 +385,42 @@ START_TEST(ticket_serves_once_in_its_space_and_time)
 }
 END_TEST
 
+/* FORK copies what is private, UNSHARE one block: in every plane of every shard. */
+START_TEST(copies_are_whole)
+{
+	struct kvmd_sqe e;
+	const int32_t *row;
+	struct gpool *gp;
+
+	m.group[0].planes = 5;
+	m.group[0].max_slots = 9;
+	m.nr_shards = 2;
+	core_client(&c, &a, "default", &m, 4, 1024);
+	gp = &a.s->sp->gp[0];
+	core_fill(&a, 0, 1, 1);
+	ck_assert_int_eq(extend(&a, 0, 1), 1);
+	row = seq_row(&a.s->st, 0, 0);
+	for (uint32_t i = 0; i < 20; i++)
+		memset(core_mem(gp, (uint32_t)row[i / 10], i / 5 % 2, i % 5), 100 + (int)i, 4096);
+	e = core_op(KVMD_OP_SEQ_FORK, 0);
+	e.first = 1;
+	e.arg = 1;
+	ck_assert_int_eq(core_do(&a, &e).res, 2);
+	ck_assert_int_eq(seq_row(&a.s->st, 1, 0)[0], row[0]);
+	ck_assert_int_ne(seq_row(&a.s->st, 1, 0)[1], row[1]);
+	e = core_op(KVMD_OP_SEQ_UNSHARE, 1);
+	ck_assert_int_eq(core_do(&a, &e).res, 1);
+	ck_assert_int_ne(seq_row(&a.s->st, 1, 0)[0], row[0]);
+	row = seq_row(&a.s->st, 1, 0);
+	for (uint32_t i = 0; i < 20; i++) {
+		const uint8_t *mem = core_mem(gp, (uint32_t)row[i / 10], i / 5 % 2, i % 5);
+
+		ck_assert_int_eq(mem[0], 100 + (int)i);
+		ck_assert_int_eq(mem[4095], 100 + (int)i);
+	}
+}
+END_TEST
+
 START_TEST(published_blocks_outlive_their_client)
 {
 	uint8_t keys[3 * KVMD_KEY_BYTES];
@@ -394,6 +456,7 @@ int main(void)
 	tcase_add_test(tc, sequence_must_be_there);
 	tcase_add_test(tc, step_must_be_submitted);
 	tcase_add_test(tc, row_has_an_end);
+	tcase_add_test(tc, every_lane);
 	tcase_add_test(tc, deadline_and_nowait);
 	tcase_add_test(tc, cancel);
 	tcase_add_test(tc, deadlock);
@@ -402,6 +465,7 @@ int main(void)
 	tcase_add_test(tc, max_for_both_groups);
 	tcase_add_test(tc, lookup_and_open_agree_on_expired);
 	tcase_add_test(tc, ticket_serves_once_in_its_space_and_time);
+	tcase_add_test(tc, copies_are_whole);
 	tcase_add_test(tc, published_blocks_outlive_their_client);
 	tcase_set_timeout(tc, 120);
 	suite_add_tcase(s, tc);

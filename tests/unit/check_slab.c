@@ -394,6 +394,25 @@ START_TEST(taker_grew_while_it_was_scrubbed)
 }
 END_TEST
 
+/* All of it idle, but one slot less than a slab, for slot 0 is nobody's: it gave nothing. */
+START_TEST(the_only_slab_of_an_idle_space_is_taken)
+{
+	struct space *b = prig_space(&r, "b", r.t[_i], &m, "lru");
+	uint32_t ids[7];
+
+	prig_grow(&r, gp, 1);
+	prig_chain(&r, gp, 1, 7, ids);
+	reclaim_take_slab(&r.rc, &b->gp[0]);
+	ck_assert_uint_eq(gp->slab[0]->state, SLAB_DRAINING);
+	while (reclaim_drain_turn(&r.rc))
+		;
+	prig_work(&r);
+	ck_assert_uint_eq(gp->nr_slots, 0);
+	ck_assert_uint_eq(b->gp[0].nr_slots, 7);
+	prig_check(&r);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("slab");
@@ -419,6 +438,7 @@ int main(void)
 	tcase_add_test(tc, tainted_memory_goes_back);
 	tcase_add_test(tc, not_scrubbed_not_moved);
 	tcase_add_test(tc, taker_grew_while_it_was_scrubbed);
+	tcase_add_loop_test(tc, the_only_slab_of_an_idle_space_is_taken, 0, 2);
 	tcase_set_timeout(tc, 120);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
