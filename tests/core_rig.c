@@ -373,7 +373,9 @@ void core_step_complete(struct core_client *cl, uint64_t step)
 
 struct kvmd_sqe core_op(uint8_t opcode, uint32_t seq)
 {
-	return (struct kvmd_sqe) { .opcode = opcode, .seq = seq, .seq_gen = 1, .user_data = opcode };
+	return (struct kvmd_sqe) {
+		.opcode = opcode, .seq = seq, .seq_gen = 1, .user_data = opcode,
+	};
 }
 
 struct kvmd_sqe core_open(struct core_client *cl, uint32_t seq, const void *keys, uint32_t nr)

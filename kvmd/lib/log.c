@@ -11,6 +11,7 @@
 #include "kvmd/lib/clock.h"
 
 #include <inttypes.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -83,6 +84,20 @@ static int put_prefix(char *buf, size_t bytes, enum log_level lvl)
 	return snprintf(buf, bytes, "%s: %s: ", program_invocation_short_name, level_names[lvl]);
 }
 
+/*
+ * A reader that does not read must not stop the daemon: a line that stderr
+ * cannot take at once is lost. (A pipe that polls writable takes 4 KiB whole.)
+ */
+static void put_line(const char *buf, size_t len)
+{
+	struct pollfd p = { .fd = STDERR_FILENO, .events = POLLOUT };
+
+	if (poll(&p, 1, 0) != 1 || !(p.revents & POLLOUT))
+		return;
+	while (write(STDERR_FILENO, buf, len) < 0 && errno == EINTR)
+		;
+}
+
 void log_msg(enum log_level lvl, const char *fmt, ...)
 {
 	char buf[1024];
@@ -107,8 +122,7 @@ void log_msg(enum log_level lvl, const char *fmt, ...)
 	for (nl = strchr(buf, '\n'); nl; nl = strchr(nl, '\n'))
 		*nl = ' ';
 	buf[len++] = '\n';
-	while (write(STDERR_FILENO, buf, len) < 0 && errno == EINTR)
-		;
+	put_line(buf, len);
 }
 
 bool log_ratelimited(struct log_ratelimit *rl, uint32_t burst, uint64_t interval_ns)

@@ -208,14 +208,16 @@ static void report(void)
 			       (unsigned long long)nr_done[op],
 			       (unsigned long long)nr_refused[op]);
 	if (getenv("KVMD_MODEL_SEED"))
-		printf("hit %llu, sealed %llu, merged %llu, evicted %llu, moved %llu, deadlocks %llu\n",
+		printf("hit %llu, sealed %llu, merged %llu, evicted %llu, slabs moved %llu, "
+		       "deadlocks %llu\n",
 		       (unsigned long long)seen[0], (unsigned long long)seen[1],
 		       (unsigned long long)seen[2], (unsigned long long)seen[3],
 		       (unsigned long long)seen[4], (unsigned long long)seen[5]);
 }
 
 #define COMMON	"pool.deadlock_time=100us", "pool.ticket_timeout=20ms", \
-		"pool.step_stall=10000s", "pool.slab_bytes=8K", "pool.nodes=256", "tenant.other.pin_bytes=4K", \
+		"pool.step_stall=10000s", "pool.slab_bytes=8K", "pool.nodes=256", \
+		"tenant.other.pin_bytes=4K", \
 		"tenant.default.pin_bytes=4K"
 
 /* Slots are short: reclaim, waiting, deadlocks; slabs move between the spaces. */
@@ -231,11 +233,12 @@ START_TEST(memory_is_short)
 }
 END_TEST
 
-/* Records are short before slots are. */
+/* Records are short before slots are, and some copies fail. */
 START_TEST(records_are_short)
 {
 	const char *const opts[] = {
-		COMMON, "device.host-0.bytes=1M", "pool.policy=s3fifo", "pool.blocks=40", NULL,
+		COMMON, "device.host-0.bytes=1M", "pool.policy=s3fifo", "pool.blocks=40",
+		"daemon.workers=1", "pool.fault=copy:prob=0.1,seed=5", NULL,
 	};
 
 	start(_i + 1000);

@@ -6,11 +6,11 @@
 
 /* ----------------------------------------------------------------- completions */
 
-/* What a client cannot foresee: shortage, or that somebody cancelled it. */
+/* What a client cannot foresee: shortage, a failed copy, or that it was cancelled. */
 static bool is_shortage(int res)
 {
-	return res == -EAGAIN || res == -ENOMEM || res == -EDEADLK || res == -EDQUOT ||
-	       res == -ECANCELED;
+	return res == -EIO || res == -EAGAIN || res == -ENOMEM || res == -EDEADLK ||
+	       res == -EDQUOT || res == -ECANCELED;
 }
 
 /* The sequence is another one now; entries in flight still name it. */

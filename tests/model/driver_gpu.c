@@ -96,7 +96,8 @@ void poison_free_slots(void)
 		for (uint32_t slot = 1; gp && slot < gp->max_slots; slot++) {
 			const struct slab *s = gpool_slab(gp, slot);
 			uint32_t id = gp->slot_owner[slot];
-			uint64_t now = id ? (uint64_t)pool_block(mc.d->pool, id)->gen << 32 | id : 0;
+			const struct block *b = pool_block(mc.d->pool, id);
+			uint64_t now = id ? (uint64_t)b->gen << 32 | id : 0;
 			uint64_t *mem;
 
 			if (!s || (s->state != SLAB_ACTIVE && s->state != SLAB_DRAINING) ||

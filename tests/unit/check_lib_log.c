@@ -6,6 +6,7 @@
 #include "kvmd/lib/log.h"
 
 #include <check.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -98,6 +99,24 @@ START_TEST(a_long_message_is_cut)
 }
 END_TEST
 
+START_TEST(nobody_reads_and_nobody_waits)
+{
+	char fill[4096] = { 0 };
+	int p[2], saved = dup(STDERR_FILENO);
+
+	ck_assert_int_eq(pipe2(p, O_NONBLOCK), 0);
+	while (write(p[1], fill, sizeof(fill)) > 0)
+		;
+	fcntl(p[1], F_SETFL, 0);	/* full, and a write would wait */
+	dup2(p[1], STDERR_FILENO);
+	log_err("lost");
+	dup2(saved, STDERR_FILENO);
+	close(saved);
+	close(p[0]);
+	close(p[1]);
+}
+END_TEST
+
 START_TEST(the_rate_limit_counts_what_it_drops)
 {
 	struct log_ratelimit rl = { 0 };
@@ -150,6 +169,7 @@ int main(void)
 	add(s, "level decides and lines stay lines", level_decides_and_lines_stay_lines);
 	add(s, "the journal gets numbers", the_journal_gets_numbers);
 	add(s, "a long message is cut", a_long_message_is_cut);
+	add(s, "nobody reads and nobody waits", nobody_reads_and_nobody_waits);
 	add(s, "the rate limit counts what it drops", the_rate_limit_counts_what_it_drops);
 	add(s, "clocks go forward and the driven one stands", clocks_go_forward_and_the_driven_one_stands);
 
