@@ -75,11 +75,11 @@ void check_rows(void)
 	check_sharing(use, nr);
 }
 
-/* A worker thread may be writing it at this moment. */
-static bool is_copied_to(uint32_t id)
+/* A worker thread may be reading or writing it at this moment. */
+static bool is_copied(uint32_t id)
 {
 	for (uint32_t i = 0; i < NR_COPY_JOBS; i++)
-		if (mc.d->job[i].busy && mc.d->job[i].dst == id)
+		if (mc.d->job[i].busy && (mc.d->job[i].dst == id || mc.d->job[i].src == id))
 			return true;
 	return false;
 }
@@ -101,7 +101,7 @@ void poison_free_slots(void)
 			uint64_t *mem;
 
 			if (!s || (s->state != SLAB_ACTIVE && s->state != SLAB_DRAINING) ||
-			    (id && owner[sp][slot] == now) || (id && is_copied_to(id)))
+			    (id && owner[sp][slot] == now) || (id && is_copied(id)))
 				continue;
 			mem = core_mem(gp, slot, 0, 0);
 			if (!id)
