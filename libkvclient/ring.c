@@ -138,11 +138,22 @@ static inline bool fresh_news(const struct kvc *k)
 	return ld_rlx(&k->ring->news_seq) != k->news_seq || (k->control_dirty && !k->has_ack);
 }
 
-/* release: the daemon may write over the completions below */
+/*
+ * Release: the daemon may write over the completions below. An entry is taken
+ * only when its completion has a place; with more entries unanswered than there
+ * are places the daemon may have gone to sleep over the rest.
+ */
 static inline void cq_advance(struct kvc *k, uint32_t nr)
 {
+	bool full = k->sq_tail - k->cq_head > k->cq_mask + 1;
+
 	k->cq_head += nr;
 	st_rel(&k->ring->cq_head, k->cq_head);
+	if (likely(!full))
+		return;
+	smp_mb();	/* head before flag; the daemon: flag, fence, head */
+	if (ld_rlx(&k->ring->daemon_flags) & KVMD_RING_NEED_WAKEUP)
+		kvci_bell(k);
 }
 
 static bool stash_empty(const struct kvci_stash *s)

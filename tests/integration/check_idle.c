@@ -147,6 +147,44 @@ START_TEST(a_ring_that_jumps_back_a_little_does_not_keep_it_awake)
 }
 END_TEST
 
+/*
+ * Entries that found no place for their completions stay in the ring, and the
+ * daemon sleeps. A client that takes completions and submits nothing hung.
+ */
+START_TEST(places_for_completions_wake_the_daemon)
+{
+	const struct kvmd_cqe *c;
+	struct kvc_space s;
+	struct kvc_opts o;
+	struct raw r;
+	struct kvc *k;
+
+	hd_start(&d, POOL);
+	raw_open(&r, &d, "sp", 64);
+	plain_space(&s, "sp", 64);
+	opts_for(&d, &o);
+	o.sq_entries = o.cq_entries = 8;
+	k = client_opts(&d, &s, &o);
+	for (unsigned i = 0; i < 16; i++) {
+		struct kvmd_sqe *e = kvc_get_sqe(k);
+
+		T(e);
+		kvc_prep_nop(e);
+		if (i % 8 < 7)
+			continue;
+		T_EQ(kvc_submit(k), 8);
+		asleep(&r);	/* the first eight are answered, the others stay */
+	}
+	for (unsigned i = 0; i < 16; i++) {
+		T_EQ(kvc_wait_cqe(k, 20000000000ull, &c), 0);
+		kvc_cqe_seen(k);
+	}
+	kvc_destroy(k);
+	raw_close(&r);
+	hd_stop(&d);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("idle");
@@ -159,6 +197,7 @@ int main(void)
 	tcase_add_test(t, idle_with_eight_clients);
 	tcase_add_test(t, a_waiting_allocation_does_not_keep_the_daemon_awake);
 	tcase_add_test(t, a_ring_that_jumps_back_a_little_does_not_keep_it_awake);
+	tcase_add_test(t, places_for_completions_wake_the_daemon);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
 	failed = srunner_ntests_failed(r);
