@@ -63,7 +63,7 @@ struct dev {
 	uint64_t budget_bytes;		/* memory kvmd may use on it */
 	uint64_t used_bytes;		/* in extents, core thread's account */
 	uint64_t grace_ns;		/* in force */
-	bool hugetlb;			/* host: try 2 MiB pages */
+	bool hugetlb;			/* host: try 2 MiB pages; read by workers, reloadable */
 	struct workers *workers;	/* not owned */
 };
 

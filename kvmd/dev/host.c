@@ -25,7 +25,7 @@ static int host_extent_create(struct dev *d, uint64_t bytes, struct dev_extent *
 
 	if (fault_hit(FAULT_SLAB))
 		return -ENOMEM;
-	fd = mem_fd_create("kvmd-slab", bytes, d->hugetlb, &map);
+	fd = mem_fd_create("kvmd-slab", bytes, ld_rlx(&d->hugetlb), &map);
 	if (fd < 0)
 		return fd;
 	err = mem_fd_seal(fd, false);

@@ -90,7 +90,7 @@ int reload_apply(struct daemon *d, const struct config *c, char *msg, size_t n)
 		for (uint32_t k = 0; k < d->pool->nr_devs; k++)
 			if (!strcmp(d->pool->dev[k].uuid, c->dev[i].name)) {
 				d->pool->dev[k].budget_bytes = c->dev[i].bytes;
-				d->pool->dev[k].hugetlb = c->dev[i].hugetlb;
+				st_rlx(&d->pool->dev[k].hugetlb, c->dev[i].hugetlb);
 				if (c->dev[i].grace_ns != UINT64_MAX)
 					d->pool->dev[k].grace_ns = c->dev[i].grace_ns;
 			}
