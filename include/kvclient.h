@@ -115,7 +115,9 @@ KVC_API int kvc_create(const struct kvc_opts *o, const struct kvc_space *s, stru
 
 /*
  * Rank @rank (>= 1) of rank 0's group: maps tables and slabs, has no ring. Waits
- * until rank 0 has its space: a few seconds, opts->wait_ns longer.
+ * until rank 0 has its space: a few seconds, opts->wait_ns longer. Whenever
+ * kvc_fd() is readable it has to call kvc_poll(): a new slab is used only when
+ * every rank has mapped it, and the group is held back until then.
  */
 KVC_API int kvc_join(const struct kvc_opts *o, uint64_t group_token, uint32_t rank,
 		     struct kvc **ret_k);
