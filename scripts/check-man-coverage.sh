@@ -12,6 +12,7 @@
 #
 # KVMD_BUILD_DIR: where the programs are (build).
 set -u
+shopt -s lastpipe	# what need() counts at the end of a pipe is counted here
 cd "$(dirname "$0")/.." || exit 1
 O=${KVMD_BUILD_DIR:-build}
 export LC_ALL=C
