@@ -43,6 +43,12 @@ TESTS ?=
 J ?= $(shell nproc)
 #: FUZZ_RUNS=N      inputs per fuzz target in `make fuzz` [5000000]
 FUZZ_RUNS ?= 5000000
+#: SEEDS=N          daemons killed and restarted in `make check-crash` [200]
+SEEDS ?= 200
+#: SEED=N           the first seed of `make check-crash` [drawn and printed]
+SEED ?=
+#: BENCH_DIR=DIR    where `make bench-tier` makes its files, 9 GiB [.]
+BENCH_DIR ?= .
 
 #: DESTDIR=DIR      prepended to every installed path
 DESTDIR ?=
@@ -72,6 +78,8 @@ runstatedir ?= /run
 daemon_name ?= kvmd
 #: kvctl_name       installed name of kvctl [kvctl]
 kvctl_name ?= kvctl
+#: keeper_name      installed name of kvkeeper [kvkeeper]
+keeper_name ?= kvkeeper
 #: daemon_user      the user the unit runs as [$(daemon_name)]
 daemon_user ?= $(daemon_name)
 
@@ -79,9 +87,9 @@ daemon_user ?= $(daemon_name)
 
 goals := $(or $(MAKECMDGOALS),all)
 building := $(filter-out clean help deps abi-update,$(goals))
-need := build $(if $(filter check% fuzz,$(goals)),test)
+need := build $(if $(filter check% fuzz,$(goals)),test) $(if $(filter bench-tier%,$(goals)),bench)
 ifneq ($(building),)
-deps_verb := $(if $(filter check% fuzz demo bench bench-json,$(goals)),ensure,check)
+deps_verb := $(if $(filter check% fuzz demo bench%,$(goals)),ensure,check)
 ifneq ($(shell scripts/deps.sh missing $(need) 2>&1),)
 # It says on stderr what is missing and the command, or runs it.
 $(shell scripts/deps.sh $(deps_verb) $(need) >&2)
@@ -92,14 +100,13 @@ endif
 endif
 
 # What each part links with; pkg-config's names.
-PKGS_KVMD := liburing inih
+PKGS_KVMD := liburing inih libxxhash
 PKGS_LIBKVCLIENT := libcrypto
 PKGS_KVCTL := json-c smartcols
 PKGS_KVTRACE := zlib json-c
 PKGS_KVBENCH := json-c
 PKGS_TESTS := check
 # Used when they are there; each defines HAVE_<NAME>.
-PKGS_OPT_KVMD := libsystemd
 PKGS_OPT_KVBENCH := libzmq
 
 ifneq ($(building),)
@@ -107,12 +114,11 @@ pkg_have = $(shell for p in $(1); do $(PKG_CONFIG) --exists $$p && echo $$p; don
 pkg_cflags = $(if $(1),$(shell $(PKG_CONFIG) --cflags $(1)))
 pkg_libs = $(if $(1),$(shell $(PKG_CONFIG) --libs $(1)))
 
-OPT_KVMD := $(call pkg_have,$(PKGS_OPT_KVMD))
 # ThreadSanitizer cannot see into libzmq and takes its hand-overs for races.
 OPT_KVBENCH := $(if $(filter tsan,$(D)),,$(call pkg_have,$(PKGS_OPT_KVBENCH)))
 PKG_CFLAGS := $(call pkg_cflags,$(sort $(PKGS_KVMD) $(PKGS_LIBKVCLIENT) $(PKGS_KVCTL) \
-	$(PKGS_KVTRACE) $(PKGS_KVBENCH) $(OPT_KVMD) $(OPT_KVBENCH)))
-LIBS_KVMD := $(call pkg_libs,$(PKGS_KVMD) $(OPT_KVMD)) -lpthread -lm
+	$(PKGS_KVTRACE) $(PKGS_KVBENCH) $(OPT_KVBENCH)))
+LIBS_KVMD := $(call pkg_libs,$(PKGS_KVMD)) -lpthread -lm
 LIBS_LIBKVCLIENT := $(call pkg_libs,$(PKGS_LIBKVCLIENT)) -lpthread
 # kvmd/lib's own, for the tools that use it; --as-needed drops the rest.
 LIBS_UTIL := $(call pkg_libs,$(PKGS_KVMD)) -lpthread -lm
@@ -171,7 +177,6 @@ DEFINES := -D_GNU_SOURCE \
 	-DKVMD_RUNSTATEDIR='"$(runstatedir)"' \
 	-DKVMD_SYSCONFDIR='"$(sysconfdir)"' \
 	$(if $(HAVE_SDT),-DHAVE_SDT=1) \
-	$(if $(filter libsystemd,$(OPT_KVMD)),-DHAVE_SYSTEMD=1) \
 	$(if $(filter libzmq,$(OPT_KVBENCH)),-DHAVE_ZMQ=1)
 INCLUDES := -I. -Iinclude
 ALL_CFLAGS = -std=gnu11 $(INCLUDES) $(DEFINES) $(PKG_CFLAGS) $(CFLAGS) $(WARNINGS) $(D_FLAGS)
@@ -190,7 +195,7 @@ LIBKVCLIENT_SRC := $(wildcard libkvclient/*.c)
 LIBKVCLIENT_MAP := $(wildcard libkvclient/libkvclient.map)
 LIBKVCLIENT_PC := $(wildcard libkvclient/libkvclient.pc.in)
 
-TOOLS := $(foreach t,kvctl kvtrace kvbench,$(if $(wildcard tools/$(t)/main.c),$(t)))
+TOOLS := $(foreach t,kvctl kvtrace kvbench kvkeeper,$(if $(wildcard tools/$(t)/main.c),$(t)))
 TOOL_SRC := $(wildcard tools/*/*.c)
 
 TEST_KINDS := unit model fault crash fuzz cli integration gpu
@@ -280,7 +285,7 @@ SUBST = -e 's|@VERSION@|$(VERSION)|g' -e 's|@prefix@|$(prefix)|g' -e 's|@libdir@
 	-e 's|@sbindir@|$(sbindir)|g' -e 's|@sysconfdir@|$(sysconfdir)|g' \
 	-e 's|@runstatedir@|$(runstatedir)|g' -e 's|@daemon_name@|$(daemon_name)|g' \
 	-e 's|@daemon_user@|$(daemon_user)|g' -e 's|@kvctl_name@|$(kvctl_name)|g' \
-	-e 's|@unit_type@|$(if $(filter libsystemd,$(OPT_KVMD)),notify,exec)|g'
+	-e 's|@keeper_name@|$(keeper_name)|g'
 
 # tools/NAME/*.c; all but main.c also as an archive, for the tests.
 define tool_rules
@@ -289,8 +294,11 @@ $(O)/$(1): $(call objs,$(wildcard tools/$(1)/*.c)) $(2) $(KVC_LINK) $(O)/.source
 $(O)/libtool-$(1).a: $(call objs,$(filter-out %/main.c,$(wildcard tools/$(1)/*.c))) $(O)/.sources
 	$$(call cmd,AR,$$(archive))
 endef
-$(eval $(call tool_rules,kvctl,$(UTIL_A),$$(LIBS_KVCTL) $$(LIBS_UTIL)))
+# kvctl fsck reads disk files without a daemon: the format is pure functions over kvmd/lib.
+DISK_FORMAT := $(call objs,kvmd/tier/disk_format.c)
+$(eval $(call tool_rules,kvctl,$(DISK_FORMAT) $(UTIL_A),$$(LIBS_KVCTL) $$(LIBS_UTIL)))
 $(eval $(call tool_rules,kvtrace,$(UTIL_A),$$(LIBS_KVTRACE) $$(LIBS_UTIL)))
+$(eval $(call tool_rules,kvkeeper,$(UTIL_A),$$(LIBS_UTIL)))
 $(eval $(call tool_rules,kvbench,$(CORE_A),$$(LIBS_KVBENCH) $$(LIBS_KVMD)))
 
 define test_rules
@@ -344,6 +352,13 @@ fuzz: build-tests
 	@KVMD_FUZZ_RUNS=$(FUZZ_RUNS) KVMD_TEST_TIMEOUT=86400 \
 		$(call run_tests,$(filter $(O)/tests/fuzz/% tests/fuzz/%,$(suites)))
 
+## check-crash      kill a daemon and bring it back, SEEDS times, from seed SEED on
+.PHONY: check-crash
+check-crash: build-tests
+	@KVMD_CRASH_SEEDS=$(SEEDS) $(if $(SEED),KVMD_TEST_SEED=$(SEED)) KVMD_TEST_TIMEOUT=86400 \
+		$(call run_tests,$(filter $(O)/tests/crash/% tests/crash/%,$(suites)))
+	@sed -n 's/^seeds /  SEEDS   /p' $(O)/test-logs/crash-*.log
+
 static_check = KVMD_BUILD_DIR='$(abspath $(O))' scripts/$@.sh
 
 ## check-layers     no room includes, or refers to a symbol of, a room above it
@@ -391,10 +406,21 @@ bench-json:
 	@$(MAKE) --no-print-directory all >&2
 	@$(O)/kvbench --json
 
+## bench-tier       disk and RAM beside fio and bare copies, about 3 minutes
+.PHONY: bench-tier
+bench-tier: all
+	@$(O)/kvbench --dir '$(BENCH_DIR)' tier
+
+## bench-tier-json  the same as JSON, alone on stdout
+.PHONY: bench-tier-json
+bench-tier-json:
+	@$(MAKE) --no-print-directory all >&2
+	@$(O)/kvbench --json --dir '$(BENCH_DIR)' tier
+
 ## deps             install the Debian packages of scripts/deps.txt (as root)
 .PHONY: deps
 deps:
-	@scripts/deps.sh ensure build test opt ci
+	@scripts/deps.sh ensure build test bench opt ci
 
 # Installation
 
@@ -406,9 +432,11 @@ UNITS := $(wildcard tools/units/*.service.in tools/units/*.socket.in)
 SYSUSERS := $(wildcard tools/units/*.sysusers.in)
 CONF_EXAMPLE := $(wildcard tools/units/kvmd.conf.in)
 
-# kvmd -> $(daemon_name), kvmd-protocol -> $(daemon_name)-protocol, kvctl -> $(kvctl_name).
-rename = $(patsubst kvctl.%,$(kvctl_name).%,$(patsubst kvmd-%,$(daemon_name)-%,$(patsubst \
-	kvmd.%,$(daemon_name).%,$(1))))
+# kvmd -> $(daemon_name), kvmd-protocol -> $(daemon_name)-protocol, kvctl -> $(kvctl_name),
+# kvkeeper -> $(keeper_name).
+rename = $(patsubst kvkeeper.%,$(keeper_name).%,$(patsubst kvctl.%,$(kvctl_name).%,$(patsubst \
+	kvmd-%,$(daemon_name)-%,$(patsubst \
+	kvmd.%,$(daemon_name).%,$(1)))))
 # What a page of section 3 is about: each name is a link to it.
 man_names = $$(sed -n 's/^\.Nm \(kvc_[a-z_]*\).*/\1/p' $(1))
 d := $(DESTDIR)
@@ -418,8 +446,10 @@ d := $(DESTDIR)
 install: all
 	$(INSTALL) -d $d$(sbindir) $d$(bindir) $d$(libdir)/pkgconfig $d$(includedir)/kvmd
 	$(if $(MAIN_SRC),$(INSTALL) -m 755 $(O)/kvmd $d$(sbindir)/$(daemon_name))
-	$(foreach t,$(TOOLS),$(INSTALL) -m 755 $(O)/$t \
+	$(foreach t,$(filter-out kvkeeper,$(TOOLS)),$(INSTALL) -m 755 $(O)/$t \
 		$d$(bindir)/$(patsubst kvctl,$(kvctl_name),$t) &&) :
+	$(if $(filter kvkeeper,$(TOOLS)),$(INSTALL) -m 755 $(O)/kvkeeper \
+		$d$(sbindir)/$(keeper_name))
 	$(if $(LIBKVCLIENT_SRC),$(INSTALL) -m 755 $(KVC_SO) $d$(libdir)/)
 	$(if $(LIBKVCLIENT_SRC),ln -sf $(notdir $(KVC_SO)) $d$(libdir)/libkvclient.so)
 	$(if $(LIBKVCLIENT_SRC),$(INSTALL) -m 644 $(KVC_A) $d$(libdir)/)
@@ -443,7 +473,8 @@ install: all
 ## uninstall        remove what install put there, but the configuration
 .PHONY: uninstall
 uninstall:
-	rm -f $d$(sbindir)/$(daemon_name) $d$(bindir)/$(kvctl_name) $d$(bindir)/kvtrace \
+	rm -f $d$(sbindir)/$(daemon_name) $d$(sbindir)/$(keeper_name)
+	rm -f $d$(bindir)/$(kvctl_name) $d$(bindir)/kvtrace \
 		$d$(bindir)/kvbench $d$(libdir)/libkvclient.so $d$(libdir)/libkvclient.so.$(SOVERSION) \
 		$d$(libdir)/libkvclient.a $d$(libdir)/pkgconfig/libkvclient.pc \
 		$d$(completiondir)/$(kvctl_name) $d$(sysusersdir)/$(daemon_name).conf

@@ -13,7 +13,7 @@
  * touches no signal. Errors are -errno; kvc_strerror() gives the last refusal's
  * text. Nothing blocks unless it says so. After -ECONNRESET (daemon gone or
  * session ended) only kvc_reconnect() and kvc_destroy() make sense; memory that
- * was mapped stays mapped until then.
+ * was mapped stays mapped until then, and steps may go on with it.
  *
  * New slabs are mapped by the library itself, inside kvc_peek_cqe(),
  * kvc_wait_cqe() and the synchronous calls, so that no completion ever names a
@@ -85,6 +85,8 @@ struct kvc_opts {
 	uint64_t recompute_tps;		/* tokens/s the engine recomputes; 0: unknown */
 	uint64_t wait_ns;		/* wait this long for a daemon to appear; 0: do not */
 	uint64_t spin_ns;		/* spin before sleeping in waits; 0: 20 us */
+	uint64_t resume_ns;		/* kvc_reconnect(): wait this long for a daemon that
+					   recovers; 0: 30 s */
 };
 
 /* Fill with defaults. */
@@ -129,12 +131,26 @@ KVC_API int kvc_join(const struct kvc_opts *o, uint64_t group_token, uint32_t ra
 KVC_API void kvc_destroy(struct kvc *k);
 
 /*
- * After -ECONNRESET: connect again with the same options. Sequences are gone
- * (open them again: what was published is still there), addresses are kept
- * when the geometry allows, kvc_view() must be read again; kvc_step_word() stays
- * where it is. Without a daemon everything is left as it was. Not while another
- * thread is in kvc_step_complete(). -EISCONN: the session lives; -EOPNOTSUPP: of
- * kvc_join() (join again). Blocks as kvc_create().
+ * After -ECONNRESET: connect again with the same options.
+ *
+ * 1: the daemon restarted and kept the pool; the session goes on. Sequences are
+ * as their rows say, nothing moved, leases, steps and args are what they were.
+ * Completions that had come are there to be taken, and every entry that was
+ * submitted and has none ends with -ECONNRESET now, though it may have taken
+ * effect. Entries that were taken and not submitted are gone.
+ *
+ * 0: a new session. Sequences are gone (open them again: what was published may
+ * still be there), completions and args too; addresses are kept when the geometry
+ * allows, kvc_view() must be read again; kvc_step_word() stays where it is.
+ *
+ * < 0: nothing changed, it may be tried again. -EAGAIN: the daemon still
+ * recovers after opts->resume_ns; -ECONNREFUSED, -ENOENT: no daemon; -EISCONN: the
+ * session lives; -ESTALE: of kvc_join(), whose session was not kept (destroy it and
+ * join with rank 0's new token). After a new session was refused only
+ * kvc_reconnect() and kvc_destroy() are left.
+ *
+ * Rank 0 first. Not while another thread is in kvc_step_complete(). Blocks as
+ * kvc_create(), and opts->resume_ns.
  */
 KVC_API int kvc_reconnect(struct kvc *k);
 
@@ -293,6 +309,26 @@ static inline void kvc_prep_recv(struct kvmd_sqe *e, uint32_t seq, uint32_t gen,
 	e->aux = ticket;
 }
 
+/* Completes when @blocks of group 0 are ready, or a load failed. */
+static inline void kvc_prep_wait(struct kvmd_sqe *e, uint32_t seq, uint32_t gen, uint32_t blocks)
+{
+	kvc_prep_seq(e, KVMD_OP_SEQ_WAIT, seq, gen);
+	e->first = blocks;
+}
+
+static inline void kvc_prep_swap_out(struct kvmd_sqe *e, uint32_t seq, uint32_t gen, uint64_t step)
+{
+	kvc_prep_seq(e, KVMD_OP_SEQ_SWAP_OUT, seq, gen);
+	e->step = step;
+}
+
+static inline void kvc_prep_swap_in(struct kvmd_sqe *e, uint32_t seq, uint32_t gen,
+				    uint64_t deadline_ns)
+{
+	kvc_prep_seq(e, KVMD_OP_SEQ_SWAP_IN, seq, gen);
+	e->aux = deadline_ns;
+}
+
 static inline void kvc_prep_close(struct kvmd_sqe *e, uint32_t seq, uint32_t gen, uint64_t step,
 				  uint32_t hints)
 {
@@ -355,6 +391,12 @@ static inline void kvc_prep_clock(struct kvmd_sqe *e, uint64_t ns)
  * top 16 bits are all set belong to these calls.
  */
 KVC_API int kvc_nop(struct kvc *k);
+/*
+ * Without KVMD_OPEN_LOAD, _WAIT, _BY_PLANE or _NO_HIT in @flags this takes blocks
+ * of lower tiers too and returns when they are there, if the daemon can
+ * (KVMD_OPEN_LOAD | KVMD_OPEN_WAIT). KVC_OPEN_NO_LOAD: only what is in HBM.
+ */
+#define KVC_OPEN_NO_LOAD	(1u << 15)	/* the library's own, never on the wire */
 KVC_API int kvc_seq_open(struct kvc *k, uint32_t seq, uint32_t gen, const void *keys,
 			 uint32_t nr_keys, uint32_t tokens, uint32_t hints, uint16_t flags,
 			 struct kvmd_cqe *ret_cqe);
@@ -382,6 +424,13 @@ KVC_API int kvc_seq_send(struct kvc *k, uint32_t seq, uint32_t gen, uint64_t ste
 			 uint64_t *ret_ticket);
 KVC_API int kvc_seq_recv(struct kvc *k, uint32_t seq, uint32_t gen, uint64_t ticket,
 			 struct kvmd_cqe *ret_cqe);
+/* Until @blocks of group 0 are ready or a load failed (ret_cqe->v1); blocks ready. */
+KVC_API int kvc_seq_wait(struct kvc *k, uint32_t seq, uint32_t gen, uint32_t blocks,
+			 struct kvmd_cqe *ret_cqe);
+/* Pre-empt a sequence: its blocks leave HBM; only swap_in and close are left for it. */
+KVC_API int kvc_seq_swap_out(struct kvc *k, uint32_t seq, uint32_t gen, uint64_t step);
+/* @timeout_ns from now; 0: the daemon's alloc_timeout. */
+KVC_API int kvc_seq_swap_in(struct kvc *k, uint32_t seq, uint32_t gen, uint64_t timeout_ns);
 KVC_API int kvc_seq_close(struct kvc *k, uint32_t seq, uint32_t gen, uint64_t step,
 			  uint32_t hints);
 KVC_API int kvc_cancel(struct kvc *k, uint64_t user_data);
@@ -402,6 +451,37 @@ static inline const volatile int32_t *kvc_row(const struct kvc_view *v, uint32_t
 	const struct kvc_group_view *g = &v->group[group];
 
 	return (const volatile int32_t *)(const void *)(g->rows + seq * g->seq_stride);
+}
+
+/*
+ * How far the loads of @seq are, written by the daemon while they go on: read it by
+ * the helpers below, once kvc_seq_open() with KVMD_OPEN_LOAD has its completion. NULL:
+ * this daemon has no such line, or there is no such sequence. Valid as kvc_view().
+ */
+KVC_API const struct kvmd_seq_status *kvc_seq_status(const struct kvc *k, uint32_t seq);
+
+/* Leading blocks of group 0 that are there: entries of the row below this are set. */
+static inline uint32_t kvc_status_ready(const struct kvmd_seq_status *s)
+{
+	return __atomic_load_n(&s->ready, __ATOMIC_ACQUIRE);
+}
+
+/* Blocks behind these that are on their way. */
+static inline uint32_t kvc_status_coming(const struct kvmd_seq_status *s)
+{
+	return __atomic_load_n(&s->coming, __ATOMIC_ACQUIRE);
+}
+
+/* Planes that are in place in every block held (KVMD_OPEN_BY_PLANE). */
+static inline uint32_t kvc_status_planes(const struct kvmd_seq_status *s)
+{
+	return __atomic_load_n(&s->planes, __ATOMIC_ACQUIRE);
+}
+
+/* 0, or -errno of the load that failed: trim the sequence to what is ready. */
+static inline int kvc_status_err(const struct kvmd_seq_status *s)
+{
+	return __atomic_load_n(&s->err, __ATOMIC_ACQUIRE);
 }
 
 /* Where @slot of @plane on @shard is, for filling; NULL-device pools have none. */

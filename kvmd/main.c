@@ -4,12 +4,8 @@
  */
 #include <getopt.h>
 #include <stdio.h>
-#ifdef HAVE_SYSTEMD
-#include <systemd/sd-daemon.h>
-#else
-#define sd_notify(unset, state)	((void)(unset), (void)(state))
-#endif
 
+#include "kvmd/lib/fdstore.h"
 #include "kvmd/lib/log.h"
 #include "kvmd/lib/mem.h"
 #include "kvmd/svc/daemon.h"
@@ -88,12 +84,15 @@ int main(int argc, char **argv)
 	if (err || check)
 		goto out;
 	d->conf_path = path ? mem_strdup(path) : NULL;
+	err = fdstore_open();
+	if (err)
+		log_warn("NOTIFY_SOCKET: %s: nobody is told when kvmd serves", strerror(-err));
 	err = daemon_init(d);
 	if (!err) {
-		sd_notify(0, "READY=1");
+		fdstore_ready();
 		log_info("kvmd %s serves %s", KVMD_VERSION, d->conf.daemon.socket);
 		err = daemon_run(d);
-		sd_notify(0, "STOPPING=1");
+		fdstore_stopping();
 		log_info("stopping");
 	}
 	daemon_exit(d);

@@ -15,6 +15,7 @@
 #define DEFAULT_TOKENS		131072u
 #define DEFAULT_ARGS		(4ull << 20)
 #define DEFAULT_SPIN_NS		20000ull
+#define DEFAULT_RESUME_NS	30000000000ull
 
 void kvc_opts_init(struct kvc_opts *o)
 {
@@ -85,6 +86,7 @@ int kvci_conf_opts(struct kvci_conf *c, const struct kvc_opts *o)
 	d->nr_lanes = d->nr_lanes ? d->nr_lanes : d->nr_ranks;
 	d->args_bytes = d->args_bytes ? d->args_bytes : DEFAULT_ARGS;
 	d->spin_ns = d->spin_ns ? d->spin_ns : DEFAULT_SPIN_NS;
+	d->resume_ns = d->resume_ns ? d->resume_ns : DEFAULT_RESUME_NS;
 	return 0;
 }
 

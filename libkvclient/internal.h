@@ -70,6 +70,7 @@ struct kvci_rx {
 		struct kvmd_space_reply space;
 		struct kvmd_slab slab;
 		struct kvmd_epoch epoch;
+		struct kvmd_resume_reply resume;
 		unsigned char bytes[KVMD_MSG_MAX_BYTES];
 	} u;
 	size_t bytes;
@@ -92,6 +93,16 @@ struct kvci_stash {
 	uint32_t tail;
 };
 
+/* Entries that were submitted and not completed; see sent.c. */
+struct kvci_sent {
+	uint64_t *data;		/* user_data */
+	uint8_t *hole;		/* 1: completed; only between head and tail, never at head */
+	uint32_t size;		/* power of two; 0: nothing is remembered */
+	uint32_t head;		/* free-running */
+	uint32_t tail;
+	uint32_t hint;		/* behind the last hole that was made */
+};
+
 /* One group's address range: all planes of all shards, rw first, then ro. */
 struct kvci_window {
 	char *base;		/* NULL: not reserved */
@@ -111,6 +122,8 @@ struct kvci_slab {
 	uint32_t nr_got;	/* handles that came so far */
 	uint32_t nr_total;
 	bool mapped;		/* some memory is mapped */
+	bool kept;		/* all of it, since before the daemon's restart */
+	bool stale;		/* kept, and not announced again so far */
 };
 
 struct kvci_slabs {
@@ -135,8 +148,10 @@ struct kvc {
 	int bell;			/* eventfd that wakes the daemon; -1: none */
 	int dead;			/* 0, or -ECONNRESET */
 	int pid;			/* of the process that mapped it all */
-	bool is_rank;			/* made by kvc_join(): no ring of its own */
+	uint32_t rank;			/* > 0: made by kvc_join(), no ring of its own */
 	bool use_pos;			/* pos words were negotiated */
+	bool has_loads;			/* status lines, SEQ_OPEN with KVMD_OPEN_LOAD */
+	bool has_resume;		/* RESUME may be asked for */
 	bool control_dirty;		/* the socket may hold a message */
 	bool has_peeked;		/* kvc_cqe_seen() has something to consume */
 	bool has_ack;			/* @ack could not be sent yet */
@@ -160,6 +175,7 @@ struct kvc {
 	uint64_t next_tag;		/* of synchronous entries */
 	struct kvmd_cqe peeked;
 	struct kvci_stash stash;
+	struct kvci_sent sent;
 
 	struct kvmd_steps *steps;	/* keeps its address until kvc_destroy() */
 	char *args_mem;
@@ -169,10 +185,12 @@ struct kvc {
 	size_t args_bytes;
 	char *tables;
 	size_t tables_bytes;
+	size_t seq_stride;		/* of the tables */
 	struct kvci_window window[KVMD_MAX_GROUPS];
 	struct kvci_slabs slabs;
 	struct kvmd_slab_ack ack;
 	uint64_t group_token;
+	uint8_t boot_id[16];		/* of the daemon that has the session */
 	uint64_t next_cookie;
 	struct kvci_conf conf;
 };
@@ -205,12 +223,23 @@ void kvci_rx_close(struct kvci_rx *rx);		/* closes the fds that were not taken *
 bool kvci_hung_up(int fd);
 void kvci_msg_init(void *msg, uint32_t type, uint32_t bytes, uint64_t cookie);
 
+/* setup.c */
+int kvci_ask(struct kvc *k, void *msg, uint32_t type, size_t text_off, uint64_t wait_ns,
+	     struct kvci_rx *rx);
+int kvci_shape(const struct kvci_rx *rx, size_t bytes, uint32_t nr_fds);
+int kvci_first_slabs(struct kvc *k, uint32_t nr);
+
+/* resume.c: 1 the session goes on, -ESTALE it is gone; other errors: try again */
+int kvci_resume(struct kvc *k);
+
 /* map.c: address ranges and slabs */
 void *kvci_map_fd(int fd, size_t bytes, int prot, void *fixed);	/* NULL: failed, errno */
 int kvci_groups_set(struct kvc *k, const struct kvmd_space_reply *r, bool reserve);
 int kvci_slab_add(struct kvc *k, struct kvci_rx *rx);	/* 1: whole, 0: more to come */
 int kvci_slab_del(struct kvc *k, uint32_t id, uint32_t gen);
 void kvci_slabs_reset(struct kvc *k);	/* unmap all slabs, keep the ranges */
+void kvci_slabs_keep(struct kvc *k);	/* all are stale until they are announced again */
+int kvci_slabs_sweep(struct kvc *k);	/* unmap those that were not */
 void kvci_windows_free(struct kvc *k);
 
 /* control.c */
@@ -227,6 +256,38 @@ int kvci_cq_wait(struct kvc *k, uint64_t deadline_ns);
 void kvci_bell(const struct kvc *k);
 int kvci_stash_reserve(struct kvci_stash *s, uint32_t nr);
 void kvci_stash_put(struct kvci_stash *s, const struct kvmd_cqe *c);
+
+/* sent.c */
+int kvci_sent_init(struct kvci_sent *s, uint32_t most);	/* 0: remember nothing */
+void kvci_sent_exit(struct kvci_sent *s);
+bool kvci_sent_room(struct kvci_sent *s);	/* close the holes; false: full all the same */
+void kvci_sent_find(struct kvci_sent *s, uint64_t user_data);	/* and make it a hole */
+bool kvci_sent_take(struct kvci_sent *s, uint64_t *ret_user_data);	/* the oldest */
+
+static inline void kvci_sent_put(struct kvci_sent *s, uint64_t user_data)
+{
+	if (unlikely(s->tail - s->head == s->size) && !kvci_sent_room(s))
+		return;
+	s->data[s->tail++ & (s->size - 1)] = user_data;
+}
+
+/* The oldest one is gone: the next that is no hole. */
+static inline void kvci_sent_next(struct kvci_sent *s)
+{
+	const uint32_t mask = s->size - 1;
+
+	s->head++;
+	while (unlikely(s->head != s->tail && s->hole[s->head & mask]))
+		s->hole[s->head++ & mask] = 0;
+}
+
+static inline void kvci_sent_done(struct kvci_sent *s, uint64_t user_data)
+{
+	if (likely(s->head != s->tail && s->data[s->head & (s->size - 1)] == user_data))
+		kvci_sent_next(s);
+	else
+		kvci_sent_find(s, user_data);
+}
 
 /* args.c */
 int kvci_args_init(struct kvci_args *a, uint64_t bytes);

@@ -183,6 +183,13 @@ int kvci_groups_set(struct kvc *k, const struct kvmd_space_reply *r, bool reserv
 	return 0;
 }
 
+const struct kvmd_seq_status *kvc_seq_status(const struct kvc *k, uint32_t seq)
+{
+	if (!k->tables || !k->has_loads || seq >= k->view.max_seqs)
+		return NULL;
+	return (const struct kvmd_seq_status *)(const void *)(k->tables + seq * k->seq_stride);
+}
+
 static struct kvci_slab *slab_find(struct kvci_slabs *t, uint32_t id, uint32_t gen)
 {
 	for (uint32_t i = 0; i < t->nr; i++) {
@@ -298,6 +305,25 @@ static int slab_check(const struct kvc *k, const struct kvci_rx *rx)
 	return 0;
 }
 
+/* What @m says is there now cannot be what is stale: another of its id, or of its slots. */
+static int drop_stale(struct kvc *k, const struct kvmd_slab *m)
+{
+	for (uint32_t i = k->slabs.nr; i--;) {
+		const struct kvci_slab *s = &k->slabs.slab[i];
+		int err;
+
+		if (!s->stale || (s->id != m->slab &&
+				  (s->group != m->group ||
+				   s->first_slot >= m->first_slot + m->nr_slots ||
+				   m->first_slot >= s->first_slot + s->nr_slots)))
+			continue;
+		err = kvci_slab_del(k, s->id, s->gen);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
 int kvci_slab_add(struct kvc *k, struct kvci_rx *rx)
 {
 	const struct kvmd_slab *m = &rx->u.slab;
@@ -308,10 +334,15 @@ int kvci_slab_add(struct kvc *k, struct kvci_rx *rx)
 	if (err)
 		return err;
 	s = slab_find(&k->slabs, m->slab, m->gen);
-	if (!s)
+	if (!s) {
+		err = drop_stale(k, m);
+		if (err)
+			return err;
 		s = slab_new(&k->slabs, m);
+	}
 	if (!s)
 		return -ENOMEM;
+	s->stale = false;
 	if (s->group != m->group || s->first_slot != m->first_slot ||
 	    s->nr_slots != m->nr_slots || m->fd_first != s->nr_got)
 		return -EPROTO;
@@ -321,7 +352,7 @@ int kvci_slab_add(struct kvc *k, struct kvci_rx *rx)
 			return err;
 		s->mapped = true;
 	}
-	for (uint32_t i = 0; i < rx->nr_fds; i++) {
+	for (uint32_t i = 0; i < rx->nr_fds && !s->kept; i++) {
 		err = slab_map_plane(k, s, m->fd_first + i, rx->fd[i]);
 		if (err)
 			return err;
@@ -329,6 +360,7 @@ int kvci_slab_add(struct kvc *k, struct kvci_rx *rx)
 	s->nr_got += rx->nr_fds;
 	if (s->nr_got < s->nr_total)
 		return 0;
+	s->kept = false;
 	k->slabs.nr_whole++;
 	return 1;
 }
@@ -344,6 +376,30 @@ int kvci_slab_del(struct kvc *k, uint32_t id, uint32_t gen)
 	if (err)
 		return err;
 	*s = k->slabs.slab[--k->slabs.nr];
+	return 0;
+}
+
+void kvci_slabs_keep(struct kvc *k)
+{
+	for (uint32_t i = 0; i < k->slabs.nr; i++) {
+		struct kvci_slab *s = &k->slabs.slab[i];
+
+		s->kept = s->nr_got == s->nr_total;
+		s->stale = true;
+		s->nr_got = 0;
+	}
+	k->slabs.nr_whole = 0;
+}
+
+int kvci_slabs_sweep(struct kvc *k)
+{
+	for (uint32_t i = k->slabs.nr; i--;) {
+		const struct kvci_slab *s = &k->slabs.slab[i];
+		int err = s->stale ? kvci_slab_del(k, s->id, s->gen) : 0;
+
+		if (err)
+			return err;
+	}
 	return 0;
 }
 

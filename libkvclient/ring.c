@@ -62,7 +62,8 @@ int kvci_ring_init(struct kvc *k, const struct kvmd_hello_reply *r)
 	k->control_seq = 0;
 	k->news_seq = ld_acq(&k->ring->news_seq);
 	k->stash.head = k->stash.tail = 0;
-	return 0;
+	return kvci_sent_init(&k->sent, r->features & KVMD_FEAT_RESUME ?
+			      r->sq_entries + r->cq_entries : 0);
 }
 
 /* ------------------------------------------------------------ submission */
@@ -102,8 +103,13 @@ int kvc_submit(struct kvc *k)
 		return k->dead ? k->dead : -EINVAL;
 	if (from == to)
 		return 0;
-	for (uint32_t i = from; i != to; i++)
-		st_rel(&k->sq[i & k->sq_mask].pos, i + 1);
+	for (uint32_t i = from; i != to; i++) {
+		struct kvmd_sqe *e = &k->sq[i & k->sq_mask];
+
+		if (likely(k->sent.size))
+			kvci_sent_put(&k->sent, e->user_data);
+		st_rel(&e->pos, i + 1);
+	}
 	st_rel(&k->ring->sq_tail, to);
 	k->sq_tail = to;
 	smp_mb();
@@ -235,10 +241,13 @@ void kvc_cqe_seen(struct kvc *k)
 		return;
 	k->has_peeked = false;
 	/* A synchronous call since the peek moved it into the stash, in front. */
-	if (unlikely(!stash_empty(&k->stash)))
+	if (unlikely(!stash_empty(&k->stash))) {
 		k->stash.head++;
-	else
-		cq_advance(k, 1);
+		return;
+	}
+	if (likely(k->sent.size))
+		kvci_sent_done(&k->sent, k->peeked.user_data);
+	cq_advance(k, 1);
 }
 
 int kvc_reap(struct kvc *k, struct kvmd_cqe *cqes, unsigned max)
@@ -260,14 +269,18 @@ int kvc_reap(struct kvc *k, struct kvmd_cqe *cqes, unsigned max)
 		return err == -EAGAIN ? 0 : err;
 	nr = k->cq_tail - k->cq_head;
 	if ((int32_t)nr <= 0) {
+		k->has_peeked = true;
 		cqes[0] = *c;
-		cq_advance(k, 1);
+		kvc_cqe_seen(k);
 		return 1;
 	}
 	if (nr > max)
 		nr = max;
-	for (; n < nr; n++)
+	for (; n < nr; n++) {
 		cqes[n] = k->cq[(k->cq_head + n) & k->cq_mask];
+		if (likely(k->sent.size))
+			kvci_sent_done(&k->sent, cqes[n].user_data);
+	}
 	cq_advance(k, nr);
 	return (int)nr;
 }

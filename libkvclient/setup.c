@@ -18,8 +18,8 @@
 /* ------------------------------------------------------------- handshake */
 
 /* Sends @msg and waits for its reply of @type; a refusal's text lies at @text_off. */
-static int ask(struct kvc *k, void *msg, uint32_t type, size_t text_off, uint64_t wait_ns,
-	       struct kvci_rx *rx)
+int kvci_ask(struct kvc *k, void *msg, uint32_t type, size_t text_off, uint64_t wait_ns,
+	     struct kvci_rx *rx)
 {
 	struct kvmd_msg *h = (struct kvmd_msg *)msg;
 	int err;
@@ -50,7 +50,7 @@ static int ask(struct kvc *k, void *msg, uint32_t type, size_t text_off, uint64_
 }
 
 /* The reply has the size and descriptors that this version defines. */
-static int shape(const struct kvci_rx *rx, size_t bytes, uint32_t nr_fds)
+int kvci_shape(const struct kvci_rx *rx, size_t bytes, uint32_t nr_fds)
 {
 	if (rx->bytes == bytes && rx->nr_fds == nr_fds)
 		return 0;
@@ -83,6 +83,7 @@ static int map_tables(struct kvc *k, int fd, const struct kvmd_space_reply *r)
 	if (!k->tables)
 		return map_failed("tables");
 	k->tables_bytes = r->tables_bytes;
+	k->seq_stride = r->seq_stride;
 	return 0;
 }
 
@@ -138,8 +139,8 @@ static int hello(struct kvc *k, bool *ret_memory)
 	m.recompute_tps = o->recompute_tps;
 	memcpy(m.tenant, k->conf.tenant, sizeof(m.tenant));
 	memcpy(m.label, k->conf.label, sizeof(m.label));
-	err = ask(k, &m, KVMD_MSG_HELLO_REPLY, offsetof(struct kvmd_hello_reply, text),
-		  KVCI_HANDSHAKE_NS, &rx);
+	err = kvci_ask(k, &m, KVMD_MSG_HELLO_REPLY, offsetof(struct kvmd_hello_reply, text),
+		       KVCI_HANDSHAKE_NS, &rx);
 	if (err)
 		return err;
 	if (rx.bytes >= offsetof(struct kvmd_hello_reply, session) &&
@@ -149,13 +150,16 @@ static int hello(struct kvc *k, bool *ret_memory)
 		err = -EPROTO;
 	}
 	if (!err)
-		err = shape(&rx, sizeof(rx.u.hello), 4);
+		err = kvci_shape(&rx, sizeof(rx.u.hello), 4);
 	if (!err)
 		err = hello_map(k, &rx);
 	if (!err) {
 		k->view.session = rx.u.hello.session;
 		k->view.max_seqs = rx.u.hello.max_seqs;
 		k->group_token = rx.u.hello.group_token;
+		k->has_loads = rx.u.hello.features & KVMD_FEAT_LOADS;
+		k->has_resume = rx.u.hello.features & KVMD_FEAT_RESUME;
+		memcpy(k->boot_id, rx.u.hello.boot_id, sizeof(k->boot_id));
 		*ret_memory = strncmp(rx.u.hello.device, "null", sizeof(rx.u.hello.device));
 	}
 	kvci_rx_close(&rx);
@@ -163,7 +167,7 @@ static int hello(struct kvc *k, bool *ret_memory)
 }
 
 /* Maps the slabs that follow the reply at once. */
-static int first_slabs(struct kvc *k, uint32_t nr)
+int kvci_first_slabs(struct kvc *k, uint32_t nr)
 {
 	struct kvci_rx rx;
 	int err = 0;
@@ -188,21 +192,21 @@ static int space(struct kvc *k, bool memory)
 	uint32_t nr_slabs;
 	int err;
 
-	err = ask(k, &k->conf.space, KVMD_MSG_SPACE_REPLY, offsetof(struct kvmd_space_reply, text),
-		  KVCI_HANDSHAKE_NS, &rx);
+	err = kvci_ask(k, &k->conf.space, KVMD_MSG_SPACE_REPLY,
+		       offsetof(struct kvmd_space_reply, text), KVCI_HANDSHAKE_NS, &rx);
 	if (err)
 		return err;
 	nr_slabs = rx.u.space.nr_slabs;
-	err = shape(&rx, sizeof(rx.u.space), 1);
+	err = kvci_shape(&rx, sizeof(rx.u.space), 1);
 	if (!err)
 		err = map_tables(k, rx.fd[0], &rx.u.space);
 	if (!err)
 		err = kvci_groups_set(k, &rx.u.space, memory);
 	kvci_rx_close(&rx);
-	return err ? err : first_slabs(k, nr_slabs);
+	return err ? err : kvci_first_slabs(k, nr_slabs);
 }
 
-static int join(struct kvc *k, uint64_t group_token, uint32_t rank)
+static int join(struct kvc *k)
 {
 	uint64_t wait_ns = KVCI_HANDSHAKE_NS;
 	struct kvmd_join m;
@@ -215,24 +219,26 @@ static int join(struct kvc *k, uint64_t group_token, uint32_t rank)
 		wait_ns = UINT64_MAX;
 	kvci_msg_init(&m, KVMD_MSG_JOIN, sizeof(m), 0);
 	m.version = KVMD_WIRE_VERSION;
-	m.rank = rank;
-	m.group_token = group_token;
-	err = ask(k, &m, KVMD_MSG_JOIN_REPLY, offsetof(struct kvmd_space_reply, text), wait_ns,
-		  &rx);
+	m.rank = k->rank;
+	m.group_token = k->group_token;
+	err = kvci_ask(k, &m, KVMD_MSG_JOIN_REPLY, offsetof(struct kvmd_space_reply, text),
+		       wait_ns, &rx);
 	if (err)
 		return err;
 	nr_slabs = rx.u.space.nr_slabs;
-	err = shape(&rx, sizeof(rx.u.space), 2);
+	err = kvci_shape(&rx, sizeof(rx.u.space), 2);
 	if (!err)
 		err = map_steps(k, rx.fd[0]);
 	if (!err)
 		err = map_tables(k, rx.fd[1], &rx.u.space);
 	if (!err)
 		err = kvci_groups_set(k, &rx.u.space, false);
+	/* What rank 0 was granted shows in its tables. */
+	k->has_loads = !err && rx.u.space.row_off[0] >= sizeof(struct kvmd_seq_status);
 	if (!err && rx.u.space.seq_stride)
 		k->view.max_seqs = (uint32_t)(rx.u.space.tables_bytes / rx.u.space.seq_stride);
 	kvci_rx_close(&rx);
-	return err ? err : first_slabs(k, nr_slabs);
+	return err ? err : kvci_first_slabs(k, nr_slabs);
 }
 
 /* ------------------------------------------------------------- life cycle */
@@ -290,6 +296,7 @@ static void detach(struct kvc *k)
 	k->stash.head = k->stash.tail = 0;
 	k->has_peeked = false;
 	k->has_ack = false;
+	k->has_resume = false;
 	k->control_dirty = false;
 	kvci_args_exit(&k->args);
 	for (uint32_t g = 0; g < KVMD_MAX_GROUPS; g++)
@@ -321,6 +328,7 @@ void kvc_destroy(struct kvc *k)
 	if (k->steps)
 		munmap(k->steps, sizeof(*k->steps));
 	free(k->stash.cqe);
+	kvci_sent_exit(&k->sent);
 	free(k);
 }
 
@@ -369,13 +377,15 @@ int kvc_join(const struct kvc_opts *o, uint64_t group_token, uint32_t rank, stru
 
 	if (!k)
 		return -ENOMEM;
-	k->is_rank = true;
+	k->rank = rank;
+	k->group_token = group_token;
+	k->has_resume = true;		/* of a daemon that cannot we hear it */
 	kvci_refuse_clear();
 	err = kvci_conf_opts(&k->conf, o);
 	if (!err)
 		err = kvci_connect(k->conf.socket, k->conf.opts.wait_ns, &k->sock);
 	if (!err)
-		err = join(k, group_token, rank);
+		err = join(k);
 	if (err) {
 		kvc_destroy(k);
 		return err;
@@ -388,12 +398,16 @@ int kvc_reconnect(struct kvc *k)
 {
 	int err, fd;
 
-	if (k->is_rank)
-		return -EOPNOTSUPP;	/* rank 0 has another token now: join again */
 	if (!kvc_poll(k))
 		return -EISCONN;
 	kvci_refuse_clear();
 	/* Without a daemon everything stays as it is: blocks can still be read. */
+	if (k->has_resume) {
+		err = kvci_resume(k);
+		if (err != -ESTALE || k->rank)
+			return err;
+		kvci_refuse_clear();
+	}
 	err = kvci_connect(k->conf.socket, k->conf.opts.wait_ns, &fd);
 	if (err)
 		return err;

@@ -25,6 +25,8 @@ static int collect(struct kvc *k, uint64_t tag, struct kvmd_cqe *ret_cqe)
 	while (kvci_cq_ready(k)) {
 		struct kvmd_cqe c = k->cq[k->cq_head & k->cq_mask];
 
+		if (k->sent.size)
+			kvci_sent_done(&k->sent, c.user_data);
 		if (c.user_data != tag)
 			kvci_stash_put(&k->stash, &c);
 		/* release: the daemon may write over it */
@@ -153,6 +155,17 @@ int kvc_nop(struct kvc *k)
 	return end(k, &c, NULL);
 }
 
+/* Unless the caller says how: lower tiers too, and all there when it returns. */
+static uint16_t open_flags(const struct kvc *k, uint16_t flags)
+{
+	const uint16_t said = KVMD_OPEN_LOAD | KVMD_OPEN_WAIT | KVMD_OPEN_BY_PLANE |
+			      KVMD_OPEN_NO_HIT | KVC_OPEN_NO_LOAD;
+
+	if (k->has_loads && !(flags & said))
+		flags |= KVMD_OPEN_LOAD | KVMD_OPEN_WAIT;
+	return flags & (uint16_t)~KVC_OPEN_NO_LOAD;
+}
+
 int kvc_seq_open(struct kvc *k, uint32_t seq, uint32_t gen, const void *keys, uint32_t nr_keys,
 		 uint32_t tokens, uint32_t hints, uint16_t flags, struct kvmd_cqe *ret_cqe)
 {
@@ -162,7 +175,7 @@ int kvc_seq_open(struct kvc *k, uint32_t seq, uint32_t gen, const void *keys, ui
 	if (err)
 		return err;
 	kvc_prep_open(c.e, seq, gen, c.off, nr_keys, tokens, hints);
-	c.e->flags = flags;
+	c.e->flags = open_flags(k, flags);
 	return end(k, &c, ret_cqe);
 }
 
@@ -215,7 +228,7 @@ int kvc_seq_open_lists(struct kvc *k, uint32_t seq, uint32_t gen, const void *co
 	c.off = off;
 	c.has_args = true;
 	kvc_prep_open(c.e, seq, gen, off, k->view.nr_groups, tokens, hints);
-	c.e->flags = flags | KVMD_OPEN_LISTS;
+	c.e->flags = open_flags(k, flags) | KVMD_OPEN_LISTS;
 	return end(k, &c, ret_cqe);
 }
 
@@ -317,6 +330,40 @@ int kvc_seq_recv(struct kvc *k, uint32_t seq, uint32_t gen, uint64_t ticket,
 		return err;
 	kvc_prep_recv(c.e, seq, gen, ticket);
 	return end(k, &c, ret_cqe);
+}
+
+int kvc_seq_wait(struct kvc *k, uint32_t seq, uint32_t gen, uint32_t blocks,
+		 struct kvmd_cqe *ret_cqe)
+{
+	struct call c;
+	int err = begin(k, &c);
+
+	if (err)
+		return err;
+	kvc_prep_wait(c.e, seq, gen, blocks);
+	return end(k, &c, ret_cqe);
+}
+
+int kvc_seq_swap_out(struct kvc *k, uint32_t seq, uint32_t gen, uint64_t step)
+{
+	struct call c;
+	int err = begin(k, &c);
+
+	if (err)
+		return err;
+	kvc_prep_swap_out(c.e, seq, gen, step);
+	return end(k, &c, NULL);
+}
+
+int kvc_seq_swap_in(struct kvc *k, uint32_t seq, uint32_t gen, uint64_t timeout_ns)
+{
+	struct call c;
+	int err = begin(k, &c);
+
+	if (err)
+		return err;
+	kvc_prep_swap_in(c.e, seq, gen, timeout_ns ? kvci_deadline(timeout_ns) : 0);
+	return end(k, &c, NULL);
 }
 
 int kvc_seq_close(struct kvc *k, uint32_t seq, uint32_t gen, uint64_t step, uint32_t hints)

@@ -4,7 +4,9 @@
 # check-layers.sh - no room knows of a room above it.
 #
 # Two looks: the #include lines of the sources, and the symbols of the objects
-# (an extern declaration would pass the first). Rooms, lowest first:
+# (an extern declaration would pass the first). kvmd/tier/disk_format.[ch] is a
+# room of its own, "format": pure functions over lib, for the tiers and for kvctl
+# fsck, which reads files without a daemon. Rooms, lowest first:
 set -u
 cd "$(dirname "$0")/.." || exit 1
 shopt -s nullglob
@@ -25,8 +27,9 @@ result() {
 # "FILE:LINE:room" of each include of a kvmd/ room in the files given.
 room_includes() {
 	[ $# = 0 ] && return
-	grep -HnoE '^[[:space:]]*#[[:space:]]*include[[:space:]]+["<](\.\./)*(kvmd/)?[a-z]+/' "$@" |
-		sed -nE 's|^([^:]+:[0-9]+):.*["<](\.\./)*(kvmd/)?([a-z]+)/$|\1 \4|p'
+	grep -HnE '^[[:space:]]*#[[:space:]]*include[[:space:]]+["<](\.\./)*(kvmd/)?[a-z]+/' "$@" |
+		sed -nE -e 's|^([^:]+:[0-9]+):.*["<]kvmd/tier/disk_format\.h[">].*|\1 format|p; t' \
+		-e 's|^([^:]+:[0-9]+):[^"<]*["<](\.\./)*(kvmd/)?([a-z]+)/.*|\1 \4|p'
 }
 
 # Print the includes of rooms other than those allowed: allowed... -- files...
@@ -38,7 +41,7 @@ bad_includes() {
 	done
 	shift
 	room_includes "$@" | while read -r where room; do
-		for r in "${rooms[@]}" svc; do
+		for r in "${rooms[@]}" svc format; do
 			if [ "$room" = "$r" ] && [[ $allowed != *" $room "* ]]; then
 				echo "$where: includes kvmd/$room/"
 				break
@@ -50,12 +53,16 @@ bad_includes() {
 below=()
 for room in "${rooms[@]}"; do
 	below+=("$room")
+	[ "$room" = tier ] && below+=(format)
 	result "includes of kvmd/$room" "$(bad_includes "${below[@]}" -- "kvmd/$room"/*.[ch])"
 done
+result "includes of kvmd/tier/disk_format" "$(bad_includes lib format -- kvmd/tier/disk_format.[ch])"
 result "includes of include" "$(bad_includes -- include/*.h include/*/*.h)"
 result "includes of libkvclient" "$(bad_includes -- libkvclient/*.[ch])"
-for tool in kvctl kvtrace; do
-	result "includes of tools/$tool" "$(bad_includes lib -- tools/$tool/*.[ch])"
+for tool in kvctl kvtrace kvkeeper; do
+	may=(lib)
+	[ $tool = kvctl ] && may+=(format)
+	result "includes of tools/$tool" "$(bad_includes "${may[@]}" -- tools/$tool/*.[ch])"
 done
 
 # Symbols: "name room" of what rooms define, then who asks for what.
@@ -64,7 +71,9 @@ trap 'rm -f "$defined"' EXIT
 for room in "${rooms[@]}"; do
 	for o in "$obj/kvmd/$room"/*.o; do
 		[ -e "kvmd/$room/$(basename "$o" .o).c" ] || continue
-		nm -g --defined-only "$o" | awk -v room="$room" 'NF == 3 { print $3, room }'
+		home=$room
+		[ "$o" = "$obj/kvmd/tier/disk_format.o" ] && home=format
+		nm -g --defined-only "$o" | awk -v room="$home" 'NF == 3 { print $3, room }'
 	done
 done >"$defined"
 for o in "$obj"/libkvclient/*.o; do
@@ -96,11 +105,16 @@ bad_symbols() {
 below=()
 for room in "${rooms[@]}"; do
 	below+=("$room")
+	[ "$room" = tier ] && below+=(format)
 	result "symbols of kvmd/$room" "$(bad_symbols "${below[@]}" -- "$obj/kvmd/$room"/*.o)"
 done
+result "symbols of kvmd/tier/disk_format" \
+	"$(bad_symbols lib -- "$obj/kvmd/tier"/disk_format.o)"
 result "symbols of libkvclient" "$(bad_symbols libkvclient -- "$obj"/libkvclient/*.o)"
-for tool in kvctl kvtrace; do
+for tool in kvctl kvtrace kvkeeper; do
+	may=(lib libkvclient)
+	[ $tool = kvctl ] && may+=(format)
 	result "symbols of tools/$tool" \
-		"$(bad_symbols lib libkvclient -- "$obj/tools/$tool"/*.o)"
+		"$(bad_symbols "${may[@]}" -- "$obj/tools/$tool"/*.o)"
 done
 exit $failed

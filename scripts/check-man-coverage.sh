@@ -25,7 +25,7 @@ part() {
 }
 failed=0
 
-for b in kvmd kvctl kvtrace kvbench tests/cli/prog_list_conf; do
+for b in kvmd kvctl kvkeeper kvtrace kvbench tests/cli/prog_list_conf; do
 	if [ ! -x "$O/$b" ]; then
 		echo "SKIP: $O/$b is not built"
 		exit 77
@@ -134,6 +134,11 @@ while read -r opt; do
 done < <("$O/kvmd" -h | sed -n 's/^  -\([a-zA-Z]\) .*/\1/p')
 part "kvmd"
 
+while read -r opt; do
+	line kvkeeper.8 "\.It Fl $opt( .*)?" || say man/kvkeeper.8 "option -$opt"
+done < <("$O/kvkeeper" 2>&1 | sed -n 's/^  -\([a-zA-Z]\) .*/\1/p')
+part "kvkeeper"
+
 # ------------------------------------------------------------ library
 
 # Prototypes as "RET NAME(ARG, ARG)" with single blanks.
@@ -190,6 +195,13 @@ while read -r err; do
 	line libkvclient.3 "\.It Bq Er $err" || say man/libkvclient.3 "error $err"
 done < <(grep -oE '^	\{ E[A-Z0-9]+,' libkvclient/error.c | grep -oE 'E[A-Z0-9]+')
 part "library structs and errors"
+
+# ------------------------------------------------------------ disk format
+
+for struct in disk_super disk_space disk_head disk_header; do
+	members kvmd/tier/disk_format.h $struct | need kvmd-disk.5 "member of struct $struct"
+done
+part "disk format"
 
 # ------------------------------------------------------------ protocol
 

@@ -7,7 +7,7 @@ set -u
 cd "$(dirname "$0")/.." || exit 1
 shopt -s nullglob
 
-system=' bash(1) systemd(1) eventfd(2) fork(2) futex(2) sd_notify(3) io_uring(7) unix(7) '
+system=' bash(1) fio(1) systemd(1) eventfd(2) fdatasync(2) fork(2) futex(2) sd_notify(3) sd_listen_fds(3) io_uring(7) unix(7) '
 
 if ! command -v mandoc >/dev/null; then
 	echo "SKIP: mandoc is not installed"

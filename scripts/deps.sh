@@ -8,7 +8,7 @@
 #   deps.sh ensure KIND...    as root install what is missing; else as check
 #   deps.sh list KIND...      print all packages of these kinds
 #
-# KIND is build, test, opt or ci. Everything but lists goes to stderr.
+# KIND is build, test, bench, opt or ci. Everything but lists goes to stderr.
 set -eu
 
 table=$(dirname "$0")/deps.txt

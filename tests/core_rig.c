@@ -16,6 +16,8 @@
 
 /* ------------------------------------------------------------------ the daemon */
 
+static unsigned nr_tries;
+
 int core_try(struct core *c, const char *const *opts)
 {
 	char msg[256] = "", opt[128];
@@ -26,7 +28,8 @@ int core_try(struct core *c, const char *const *opts)
 	if (!c->d)
 		return -ENOMEM;
 	err = config_init(&c->d->conf);
-	snprintf(opt, sizeof(opt), "daemon.socket=@kvmd-core-%d", (int)getpid());
+	/* The kernel gives a socket back some time after its ring is gone: a new name each. */
+	snprintf(opt, sizeof(opt), "daemon.socket=@kvmd-core-%d-%u", (int)getpid(), nr_tries++);
 	err = err ? err : config_set(&c->d->conf, opt, msg, sizeof(msg));
 	err = err ? err : config_set(&c->d->conf, "daemon.log_level=err", msg, sizeof(msg));
 	for (; !err && opts && *opts; opts++)
@@ -77,6 +80,12 @@ bool core_turn(struct core *c)
 		did |= session_turn(d->live[i]);
 		after(c);
 	}
+	if (d->tiers) {
+		if (!c->by_hand)
+			did |= workers_reap(d->slow) + uring_poll(d->u) > 0;
+		did |= tiering_turn(d);
+		after(c);
+	}
 	if (d->rc.kick || d->rc.retry_ns)
 		did |= reclaim_turn(&d->rc, d->now_ns);
 	after(c);
@@ -91,11 +100,37 @@ bool core_turn(struct core *c)
 	return did;
 }
 
+/* With tiers completions come through the ring too, and so does the workers' bell. */
+static bool tiers_busy(const struct core *c)
+{
+	const struct daemon *d = c->d;
+
+	return d->tiers && (tiers_is_busy(d->tiers) || workers_nr_pending(d->slow));
+}
+
+static void tiers_work(struct core *c)
+{
+	struct daemon *d = c->d;
+
+	while (workers_nr_pending(d->workers) || tiers_busy(c)) {
+		unsigned nr = workers_reap(d->workers) + workers_reap(d->slow);
+
+		if (!nr && !uring_wait(d->u, 1000000))
+			d->now_ns = clock_ns() + c->skew_ns;	/* what is due gets done */
+		tiering_turn(d);
+		after(c);
+	}
+}
+
 void core_work(struct core *c)
 {
 	struct pollfd p = { .fd = workers_notify_fd(c->d->workers), .events = POLLIN };
 	uint64_t n;
 
+	if (c->d->tiers) {
+		tiers_work(c);
+		return;
+	}
 	while (workers_nr_pending(c->d->workers)) {
 		if (!workers_reap(c->d->workers) && poll(&p, 1, -1) == 1)
 			core_ok(read(p.fd, &n, sizeof(n)) == sizeof(n));
@@ -108,7 +143,8 @@ void core_settle(struct core *c)
 	unsigned quiet = 0;
 
 	while (quiet < 3) {
-		quiet = core_turn(c) || workers_nr_pending(c->d->workers) ? 0 : quiet + 1;
+		quiet = core_turn(c) || workers_nr_pending(c->d->workers) || tiers_busy(c) ?
+			0 : quiet + 1;
 		core_work(c);
 		for (unsigned i = 0; i < ARRAY_SIZE(c->client); i++)
 			if (c->client[i])

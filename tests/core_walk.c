@@ -49,7 +49,14 @@ static void walk_seq(struct walk *w, const struct session *s, uint32_t sq)
 
 			core_ok_msg(i < len || !id, "client %u seq %u: block %u behind the end",
 				      s->serial, sq, id);
-			core_ok(row[i] == (id ? (int32_t)pool_block(w->p, id)->slot : 0));
+			/* A block that is coming shows its slot when it is there. */
+			if (id && (q->loading || (q->flags & (SEQ_F_BY_PLANE | SEQ_F_SWAPPED))))
+				core_ok(!row[i] || row[i] == (int32_t)pool_block(w->p, id)->slot);
+			else
+				core_ok_msg(row[i] == (id ? (int32_t)pool_block(w->p, id)->slot : 0),
+					    "seq %u position %u: row %d, block %u (%s) slot %u", sq, i,
+					    row[i], id, blk_state_name(pool_block(w->p, id)->state),
+					    pool_block(w->p, id)->slot);
 			if (id) {
 				core_ok(pool_block(w->p, id)->group == g);
 				hold(w, id);
@@ -162,6 +169,8 @@ void core_walk(const struct core *c)
 
 	core_ok_msg(!pool_check(d->pool, msg, sizeof(msg)), "%s", msg);
 	core_ok_msg(!index_check(d->ix, msg, sizeof(msg)), "%s", msg);
+	if (d->tiers)
+		core_ok_msg(!tiers_check(d->tiers, msg, sizeof(msg)), "%s", msg);
 	w.held = mem_calloc((size_t)d->pool->nr_blocks + 1, sizeof(*w.held));
 	core_ok(w.held);
 	for (uint32_t i = 0; i < POOL_MAX_CONNS; i++) {

@@ -58,14 +58,20 @@ static void advise(uint64_t *rnd, const struct entry_bounds *b, struct kvmd_sqe 
 	}
 }
 
+/* Mostly none, or what kvc_seq_open() asks for. */
+static const uint16_t open_flags[] = {
+	0, 0, 0, 0, KVMD_OPEN_LOAD | KVMD_OPEN_WAIT, KVMD_OPEN_LOAD | KVMD_OPEN_WAIT,
+	KVMD_OPEN_LOAD | KVMD_OPEN_WAIT | KVMD_OPEN_NO_STORE, KVMD_OPEN_LOAD, KVMD_OPEN_LOAD,
+	KVMD_OPEN_LOAD | KVMD_OPEN_BY_PLANE, KVMD_OPEN_NO_STORE, KVMD_OPEN_NO_HIT,
+};
+
 /* Fields behind seq and group. */
 static void put_fields(uint64_t *rnd, const struct entry_bounds *b, struct kvmd_sqe *e)
 {
 	switch (e->opcode) {
 	case KVMD_OP_SEQ_OPEN:
 		put_keys(rnd, b, e, few(rnd, b));
-		e->flags = (uint16_t)(below(rnd, 8) ? 0 : below(rnd, 2) ? KVMD_OPEN_NO_STORE :
-				      KVMD_OPEN_NO_HIT);
+		e->flags = open_flags[below(rnd, sizeof(open_flags) / sizeof(open_flags[0]))];
 		e->arg = below(rnd, 4) ? 0 : KVMD_HINT_WILL_CONTINUE;
 		e->group = 0;
 		break;
@@ -114,7 +120,8 @@ static const uint8_t weights[] = {
 	KVMD_OP_SEQ_EXTEND, KVMD_OP_SEQ_EXTEND, KVMD_OP_SEQ_PUBLISH, KVMD_OP_SEQ_PUBLISH,
 	KVMD_OP_SEQ_PUBLISH, KVMD_OP_SEQ_CLOSE, KVMD_OP_SEQ_CLOSE, KVMD_OP_SEQ_FORK,
 	KVMD_OP_SEQ_UNSHARE, KVMD_OP_SEQ_TRIM, KVMD_OP_SEQ_REPLACE, KVMD_OP_SEQ_SEND,
-	KVMD_OP_SEQ_RECV, KVMD_OP_CANCEL, KVMD_OP_LOOKUP, KVMD_OP_ADVISE, KVMD_OP_NOP,
+	KVMD_OP_SEQ_RECV, KVMD_OP_SEQ_SWAP_OUT, KVMD_OP_SEQ_SWAP_IN, KVMD_OP_SEQ_SWAP_IN,
+	KVMD_OP_SEQ_WAIT, KVMD_OP_CANCEL, KVMD_OP_LOOKUP, KVMD_OP_ADVISE, KVMD_OP_NOP,
 };
 
 void random_good_entry(uint64_t *rnd, const struct entry_bounds *b, struct kvmd_sqe *e)
@@ -140,7 +147,16 @@ void random_good_entry(uint64_t *rnd, const struct entry_bounds *b, struct kvmd_
 		put_seq(rnd, b, e);
 		e->aux = test_random(rnd);
 		return;
+	case KVMD_OP_SEQ_SWAP_IN:
+		put_seq(rnd, b, e);
+		e->aux = 1;
+		return;
+	case KVMD_OP_SEQ_WAIT:
+		put_seq(rnd, b, e);
+		e->first = few(rnd, b);
+		return;
 	case KVMD_OP_SEQ_SEND:
+	case KVMD_OP_SEQ_SWAP_OUT:
 	case KVMD_OP_SEQ_CLOSE:
 		put_seq(rnd, b, e);
 		put_step(rnd, b, e);
@@ -167,7 +183,7 @@ void random_entry(uint64_t *rnd, const struct entry_bounds *b, struct kvmd_sqe *
 	memcpy(e, w, sizeof(w));
 	/* A deadline in the far future would be waited for. */
 	if (e->opcode == KVMD_OP_SEQ_EXTEND || e->opcode == KVMD_OP_SEQ_FORK ||
-	    e->opcode == KVMD_OP_SEQ_UNSHARE)
+	    e->opcode == KVMD_OP_SEQ_UNSHARE || e->opcode == KVMD_OP_SEQ_SWAP_IN)
 		e->aux = e->aux != 0;
 }
 

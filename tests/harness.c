@@ -87,6 +87,15 @@ const char *kvmd_path(void)
 	return path;
 }
 
+const char *built_path(const char *name)
+{
+	static char path[512];
+	const char *dir = getenv("KVMD_BUILD_DIR");
+
+	snprintf(path, sizeof(path), "%s/%s", dir ? dir : "build", name);
+	return path;
+}
+
 static void write_file(const char *path, const char *text)
 {
 	FILE *f = fopen(path, "w");
@@ -121,7 +130,7 @@ static pid_t fork_child(void)
 	return 0;
 }
 
-void hd_run(struct hd *d)
+bool hd_try_run(struct hd *d)
 {
 	int p[2];
 
@@ -131,7 +140,11 @@ void hd_run(struct hd *d)
 		dup2(p[1], STDERR_FILENO);
 		unsetenv("JOURNAL_STREAM");
 		unsetenv("NOTIFY_SOCKET");
-		execl(kvmd_path(), "kvmd", "-c", d->conf, (char *)NULL);
+		if (d->keeper)
+			execl(built_path("kvkeeper"), "kvkeeper", "-s", "1", kvmd_path(), "-c",
+			      d->conf, (char *)NULL);
+		else
+			execl(kvmd_path(), "kvmd", "-c", d->conf, (char *)NULL);
 		_exit(97);
 	}
 	close(p[1]);
@@ -140,10 +153,16 @@ void hd_run(struct hd *d)
 	free(d->text);
 	d->text = NULL;
 	d->len = d->mark = 0;
-	hd_said(d, " serves ");
+	return hd_says(d, " serves ");
 }
 
-void hd_start(struct hd *d, const char *conf)
+void hd_run(struct hd *d)
+{
+	if (!hd_try_run(d))
+		hd_said(d, " serves ");		/* fails and prints the log */
+}
+
+void hd_prepare(struct hd *d)
 {
 	const char *tmp = getenv("TMPDIR");
 
@@ -152,6 +171,11 @@ void hd_start(struct hd *d, const char *conf)
 	T(mkdtemp(d->dir));
 	snprintf(d->sock, sizeof(d->sock), "%s/k", d->dir);
 	snprintf(d->conf, sizeof(d->conf), "%s/conf", d->dir);
+}
+
+void hd_start(struct hd *d, const char *conf)
+{
+	hd_prepare(d);
 	hd_conf(d, conf);
 	hd_run(d);
 }
@@ -180,20 +204,26 @@ static bool log_waits(struct hd *d)
 	return poll(&pfd, 1, 0) == 1;
 }
 
-void hd_said(struct hd *d, const char *word)
+bool hd_says(struct hd *d, const char *word)
 {
 	for (;;) {
 		char *at = d->text ? strstr(d->text + d->mark, word) : NULL;
 
 		if (at) {
 			d->mark = (size_t)(at - d->text) + strlen(word);
-			return;
+			return true;
 		}
-		if (!log_read(d)) {
-			fprintf(stderr, "the daemon ended without '%s':\n%s\n", word,
-				d->text ? d->text : "");
-			test_true(false, word, "the daemon's log", 0, NULL, 0, 0);
-		}
+		if (!log_read(d))
+			return false;
+	}
+}
+
+void hd_said(struct hd *d, const char *word)
+{
+	if (!hd_says(d, word)) {
+		fprintf(stderr, "the daemon ended without '%s':\n%s\n", word,
+			d->text ? d->text : "");
+		test_true(false, word, "the daemon's log", 0, NULL, 0, 0);
 	}
 }
 
@@ -286,6 +316,14 @@ uint64_t hd_stat(struct hd *d, const char *counter)
 	at = strstr(at, "\"value\":");
 	T(at);
 	return strtoull(at + 8, NULL, 10);
+}
+
+pid_t hd_daemon_pid(struct hd *d)
+{
+	const char *at = strstr(hd_ask(d, "status show"), "\"pid\":");
+
+	T(at);
+	return (pid_t)strtol(at + 6, NULL, 10);
 }
 
 void hd_check(struct hd *d)

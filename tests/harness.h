@@ -45,18 +45,22 @@ struct hd {
 	int log;			/* read end of its stderr */
 	char *text;			/* what it said */
 	size_t len, mark;		/* said, searched so far */
+	bool keeper;			/* run it under kvkeeper; pid is the keeper's */
 };
 
 /* @conf: lines behind "[daemon] socket = ...". Waits until it serves. */
 void hd_start(struct hd *d, const char *conf);
+void hd_prepare(struct hd *d);			/* its directory; hd_conf() and hd_run() follow */
 void hd_conf(struct hd *d, const char *conf);	/* write another configuration */
 void hd_run(struct hd *d);			/* start with the directory's configuration */
+bool hd_try_run(struct hd *d);			/* false: it ended before it served; hd_kill() it */
 int hd_end(struct hd *d);			/* SIGTERM; exit status */
 void hd_kill(struct hd *d);			/* SIGKILL */
 void hd_stop(struct hd *d);			/* check, end, remove the directory */
 void hd_remove(struct hd *d);			/* the directory */
 /* A line with @word, behind the last one found. Waits for it. */
 void hd_said(struct hd *d, const char *word);
+bool hd_says(struct hd *d, const char *word);	/* false: it ended without that */
 /* Ask the admin socket; the answer lives until the next call. */
 const char *hd_ask(struct hd *d, const char *line);
 uint64_t hd_stat(struct hd *d, const char *counter);
@@ -64,6 +68,8 @@ void hd_check(struct hd *d);			/* the pool's and index's invariants hold */
 /* Run kvmd with arguments until it exits: status; output in @buf. */
 int kvmd_run(char *const argv[], char *buf, size_t bytes);
 const char *kvmd_path(void);
+const char *built_path(const char *name);	/* of another program; until the next call */
+pid_t hd_daemon_pid(struct hd *d);		/* the daemon's own, keeper or not */
 
 /* ------------------------------------------------------- client processes */
 

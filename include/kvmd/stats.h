@@ -84,7 +84,45 @@
 	X(SLABS_SCRUBBED, "slabs_scrubbed", "slabs", c, "slabs scrubbed") \
 	X(SLAB_LAGGARDS, "slab_laggards", "sessions", c, \
 	  "sessions held back since they had not mapped a slab in time") \
-	X(STEP_STALLS, "step_stalls", "sessions", c, "sessions whose step stood still past the limit")
+	X(STEP_STALLS, "step_stalls", "sessions", c, "sessions whose step stood still past the limit") \
+	X(BLOCKS_CLEANED, "blocks_cleaned", "blocks", c, "blocks copied from HBM to RAM") \
+	X(BYTES_CLEANED, "bytes_cleaned", "bytes", c, "bytes copied from HBM to RAM") \
+	X(BLOCKS_STORED, "blocks_stored", "blocks", c, "blocks written to disk") \
+	X(BYTES_STORED, "bytes_stored", "bytes", c, "bytes of blocks written to disk") \
+	X(BLOCKS_FETCHED, "blocks_fetched", "blocks", c, "blocks read from disk to RAM") \
+	X(BYTES_FETCHED, "bytes_fetched", "bytes", c, "bytes of blocks read from disk") \
+	X(BLOCKS_LOADED, "blocks_loaded", "blocks", c, "blocks brought back to HBM") \
+	X(BYTES_LOADED, "bytes_loaded", "bytes", c, "bytes copied from RAM to HBM") \
+	X(BLOCKS_SUNK_RAM, "blocks_sunk_ram", "blocks", c, "blocks that left HBM and stayed in RAM or on disk") \
+	X(BLOCKS_SUNK_DISK, "blocks_sunk_disk", "blocks", c, "blocks that left RAM and stayed on disk") \
+	X(BLOCKS_DROPPED_RAM, "blocks_dropped_ram", "blocks", c, "blocks that left RAM and were kept nowhere") \
+	X(BLOCKS_DROPPED_DISK, "blocks_dropped_disk", "blocks", c, \
+	  "blocks let go since their segment was needed") \
+	X(BLOCKS_REVIVED, "blocks_revived", "blocks", c, "blocks hit while they were leaving their tier") \
+	X(BLOCKS_PREFETCHED, "blocks_prefetched", "blocks", c, "blocks that advice asked for in time") \
+	X(BLOCKS_ADOPTED, "blocks_adopted", "blocks", c, "blocks found on disk by recovery") \
+	X(BLOCKS_ORPHANED, "blocks_orphaned", "blocks", c, \
+	  "blocks in lower tiers dropped since their parent was lost") \
+	X(BLOCKS_SWAPPED_OUT, "blocks_swapped_out", "blocks", c, "blocks of swapped sequences that left HBM") \
+	X(BLOCKS_SWAPPED_IN, "blocks_swapped_in", "blocks", c, "blocks of swapped sequences that came back") \
+	X(CLEAN_REFUSED_ADVICE, "clean_refused_advice", "blocks", c, \
+	  "not copied to RAM: no-store, time to live or epoch") \
+	X(CLEAN_REFUSED_FULL, "clean_refused_full", "blocks", c, "not copied to RAM: it was full") \
+	X(CLEAN_REFUSED_TENANT, "clean_refused_tenant", "blocks", c, \
+	  "not copied to RAM: over the tenant's ram_max") \
+	X(STORE_REFUSED_ADMISSION, "store_refused_admission", "blocks", c, \
+	  "not written to disk: used too seldom") \
+	X(STORE_REFUSED_FULL, "store_refused_full", "blocks", c, \
+	  "not written to disk: no room, or the write rate's cap") \
+	X(STORE_REFUSED_TENANT, "store_refused_tenant", "blocks", c, \
+	  "not written to disk: over the tenant's disk_max") \
+	X(LOAD_REFUSED_SLOW, "load_refused_slow", "blocks", c, "not loaded: recomputing is faster") \
+	X(LOAD_REFUSED_NOMEM, "load_refused_nomem", "blocks", c, "not loaded: no slot in HBM") \
+	X(LOADS_FAILED, "loads_failed", "blocks", c, "loads that failed") \
+	X(MOVES_FAILED, "moves_failed", "blocks", c, "copies, reads and writes between tiers that failed") \
+	X(CHECKSUM_ERRORS, "checksum_errors", "blocks", c, "bytes of a lower tier that did not verify") \
+	X(LOAD_STALL_NS, "load_stall_ns", "ns", c, \
+	  "time between an open and the arrival of the last block it waited for, summed")
 
 enum kvmd_stat {
 #define KVMD_STAT_ID(id, name, unit, kind, help) KVMD_STAT_##id,

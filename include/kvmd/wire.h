@@ -119,13 +119,14 @@ enum kvmd_opcode {
 	KVMD_OP_SEQ_REPLACE	= 7,
 	KVMD_OP_SEQ_SEND	= 8,
 	KVMD_OP_SEQ_RECV	= 9,
-	KVMD_OP_SEQ_SWAP_OUT	= 10,	/* -EOPNOTSUPP until tiers are there */
-	KVMD_OP_SEQ_SWAP_IN	= 11,	/* -EOPNOTSUPP until tiers are there */
+	KVMD_OP_SEQ_SWAP_OUT	= 10,
+	KVMD_OP_SEQ_SWAP_IN	= 11,
 	KVMD_OP_SEQ_CLOSE	= 12,
 	KVMD_OP_CANCEL		= 13,
 	KVMD_OP_LOOKUP		= 14,
 	KVMD_OP_ADVISE		= 15,
 	KVMD_OP_CLOCK		= 16,	/* replay only: drive the policy clock */
+	KVMD_OP_SEQ_WAIT	= 17,
 	KVMD_NR_OP
 };
 
@@ -179,10 +180,37 @@ struct kvmd_cqe {
  * res = blocks of group 0 ready, v0 = blocks coming from lower tiers,
  * v1 = tokens ready (what every group can serve), v2 = enum kvmd_miss, why the
  * prefix ended. Blocks until nothing; -EBUSY: seq is in use.
+ *
+ * Without KVMD_OPEN_LOAD only HBM is looked at and v0 is 0. With it, blocks that
+ * are in lower tiers are leased too and their loads begin, in chain order: the
+ * sequence holds res + v0 blocks of group 0, and a row entry that is still to
+ * come is KVMD_SLOT_NULL until its block is there. struct kvmd_seq_status says
+ * how far it is, SEQ_WAIT waits. With KVMD_OPEN_WAIT the completion comes when
+ * all loads are over: res blocks and v1 tokens are ready, v0 is 0, what could not
+ * be loaded is not part of the sequence. With KVMD_OPEN_BY_PLANE the row entries
+ * of coming blocks are set at once; only planes below status.planes may be read.
  */
 #define KVMD_OPEN_LISTS		(1u << 0)
 #define KVMD_OPEN_NO_STORE	(1u << 1)	/* nothing of this sequence is cached */
 #define KVMD_OPEN_NO_HIT	(1u << 2)	/* take no hit: recompute all */
+#define KVMD_OPEN_LOAD		(1u << 3)	/* take blocks of lower tiers too */
+#define KVMD_OPEN_WAIT		(1u << 4)	/* with LOAD: complete when they are there */
+#define KVMD_OPEN_BY_PLANE	(1u << 5)	/* with LOAD: slots at once, readiness by plane */
+
+/*
+ * At the start of a sequence's rows (KVMD_FEAT_LOADS; row_off[0] is 64 then),
+ * written by the daemon. ready + coming only shrinks, when a load failed: then err
+ * says why, positions from ready on are NULL for good and the client trims the
+ * sequence to `ready' (KVMD_TRIM_TAIL) before it goes on.
+ */
+struct kvmd_seq_status {
+	uint32_t ready;			/*  0 leading blocks of group 0 that are there */
+	uint32_t coming;		/*  4 blocks of group 0 behind them, being loaded */
+	uint32_t planes;		/*  8 planes in place of every block held (BY_PLANE) */
+	int32_t err;			/* 12 0, or -errno of the load that failed */
+	uint32_t gen;			/* 16 seq_gen that this is about */
+	uint32_t pad[11];
+};
 
 struct kvmd_key_list {
 	uint64_t off;			/* byte offset of 32-byte keys in args */
@@ -263,6 +291,23 @@ struct kvmd_key_list {
  */
 
 /*
+ * SEQ_SWAP_OUT: once completed_step >= step the sequence gives up its HBM: blocks
+ * that only it holds, private ones included, are copied to RAM and their slots
+ * freed; row entries become KVMD_SLOT_NULL. res = blocks that left HBM. Until
+ * SWAP_IN only CLOSE, SWAP_IN and ADVISE are taken for it (-EBUSY). -ENOSPC: RAM
+ * has no room, nothing changed; -EOPNOTSUPP: there is no RAM tier.
+ * SEQ_SWAP_IN: brings all of it back, all or nothing, aux = deadline as for
+ * EXTEND; completes when it is there. res = blocks that came back. Errors as
+ * SEQ_EXTEND; -EIO: a private block could not be read back: only CLOSE is left.
+ */
+
+/*
+ * SEQ_WAIT: first = blocks of group 0 wanted, at most what it holds. Completes
+ * when they are ready or a load failed. res = blocks ready, v0 = still coming,
+ * v1 = -errno of the failed load as a positive number, 0: none.
+ */
+
+/*
  * CANCEL: aux = user_data of a waiting or loading entry, which then ends with
  * -ECANCELED. res = 0, -ENOENT (no such entry) or -EALREADY (cannot be stopped).
  */
@@ -330,6 +375,8 @@ enum kvmd_msg_type {
 	KVMD_MSG_EPOCH		= 11,	/* C -> D: raise the space's epoch */
 	KVMD_MSG_EPOCH_REPLY	= 12,	/* D -> C */
 	KVMD_MSG_BYE		= 13,	/* C -> D, head only: unmapped, no step runs, leases may go */
+	KVMD_MSG_RESUME		= 14,	/* C -> D, instead of HELLO: the session of a former daemon */
+	KVMD_MSG_RESUME_REPLY	= 15,	/* D -> C, fds: bell */
 	KVMD_NR_MSG
 };
 
@@ -345,7 +392,10 @@ struct kvmd_msg {
 /* Feature bits, both ways: the client asks, the daemon answers with what both have. */
 #define KVMD_FEAT_POS		(1ull << 0)	/* pos words in entries */
 #define KVMD_FEAT_GROUPS	(1ull << 1)	/* session groups (JOIN) */
-#define KVMD_FEATURES		(KVMD_FEAT_POS | KVMD_FEAT_GROUPS)
+#define KVMD_FEAT_LOADS		(1ull << 2)	/* OPEN_LOAD, SEQ_WAIT, status lines */
+#define KVMD_FEAT_RESUME	(1ull << 3)	/* RESUME after the daemon's restart */
+#define KVMD_FEATURES \
+	(KVMD_FEAT_POS | KVMD_FEAT_GROUPS | KVMD_FEAT_LOADS | KVMD_FEAT_RESUME)
 
 struct kvmd_hello {
 	struct kvmd_msg h;
@@ -446,6 +496,38 @@ struct kvmd_join {
 	uint64_t resv[4];		/* 40 zero */
 };
 
+/*
+ * RESUME: the daemon this session was opened with is gone and another one
+ * listens. If that one kept the pool (boot_id is the former daemon's), the
+ * session goes on: same rings, args, steps, tables and slabs, which the client
+ * still has mapped; the rings are empty, entries that were not completed are
+ * over (-ECONNRESET) though some may have taken effect, sequences are as their
+ * rows say. Rank 0 first; the others were never told session and boot_id and
+ * leave both zero: the group_token names the session. err: -ESTALE the pool was not kept (say HELLO instead,
+ * nothing of the old session is left), -EACCES, -EAGAIN still recovering: again
+ * in retry_ms.
+ */
+struct kvmd_resume {
+	struct kvmd_msg h;
+	uint32_t version;		/*  24 */
+	uint32_t rank;			/*  28 */
+	uint32_t session;		/*  32 as in hello_reply; 0 from rank 1 on */
+	uint32_t resv0;			/*  36 zero */
+	uint64_t group_token;		/*  40 as in hello_reply: proves the session */
+	uint8_t boot_id[16];		/*  48 of the daemon before; 0 from rank 1 on */
+	uint64_t resv[4];		/*  64 zero */
+};
+
+struct kvmd_resume_reply {
+	struct kvmd_msg h;
+	uint32_t retry_ms;		/*  24 with -EAGAIN */
+	uint32_t nr_slabs;		/*  28 SLAB_ADD messages that follow: all of the space */
+	uint8_t boot_id[16];		/*  32 of the daemon now */
+	uint64_t epoch;			/*  48 of the space */
+	uint64_t resv[4];		/*  56 */
+	char text[KVMD_TEXT_BYTES];	/*  88 */
+};
+
 /* JOIN is answered when rank 0 has its space: the reply is that of SPACE. */
 
 /*
@@ -505,5 +587,8 @@ KVMD_WIRE_ASSERT(sizeof(struct kvmd_join) == 72);
 KVMD_WIRE_ASSERT(sizeof(struct kvmd_slab) == 80);
 KVMD_WIRE_ASSERT(sizeof(struct kvmd_slab_ack) == 32);
 KVMD_WIRE_ASSERT(sizeof(struct kvmd_epoch) == 288);
+KVMD_WIRE_ASSERT(sizeof(struct kvmd_seq_status) == 64);
+KVMD_WIRE_ASSERT(sizeof(struct kvmd_resume) == 96);
+KVMD_WIRE_ASSERT(sizeof(struct kvmd_resume_reply) == 344);
 
 #endif

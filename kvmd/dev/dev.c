@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * dev.c - the list of backends.
+ * dev.c - the list of backends, and what they have in common.
  */
 #include "kvmd/dev/dev.h"
 
@@ -31,4 +31,12 @@ void dev_init(struct dev *d, const struct dev_ops *ops, const char *uuid,
 		.workers = w,
 	};
 	snprintf(d->uuid, sizeof(d->uuid), "%s", uuid);
+}
+
+void dev_batch_submit(struct dev *d, struct dev_batch *b)
+{
+	if (b->urgent)
+		workers_submit_urgent(d->workers, &b->work);
+	else
+		workers_submit(d->workers, &b->work);
 }

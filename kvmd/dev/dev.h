@@ -12,6 +12,7 @@
 #define KVMD_DEV_DEV_H
 
 #include "kvmd/lib/base.h"
+#include "kvmd/lib/sum.h"
 #include "kvmd/lib/workers.h"
 
 struct dev;
@@ -37,6 +38,8 @@ struct dev_batch {
 	struct dev *dev;
 	struct dev_copy *copy;
 	unsigned nr;
+	bool urgent;			/* overtakes batches that are not */
+	struct sum *sum;		/* not NULL and ops->sums: bytes are added as they go */
 	int err;			/* 0 or -errno, set before done() */
 	void (*done)(struct dev_batch *b);
 };
@@ -45,15 +48,24 @@ struct dev_ops {
 	const char *name;		/* "host", "null" */
 	uint32_t handle_kind;		/* enum kvmd_handle for clients */
 	bool has_memory;		/* false: extents hold nothing, copies do nothing */
+	bool sums;			/* copy() can add the bytes to batch->sum in order */
 	uint64_t granularity;		/* extents are multiples of it, bytes */
 	uint64_t grace_ns;		/* default wait after a client's death */
 
 	/* May block (worker). 0 or -errno; *ret_e untouched on failure. */
 	int (*extent_create)(struct dev *d, uint64_t bytes, struct dev_extent *ret_e);
+	/*
+	 * One that a former daemon made and whose @fd was kept (-1 without memory).
+	 * Owns @fd on success; -EINVAL: not of this size, or not what it made.
+	 */
+	int (*extent_attach)(struct dev *d, int fd, uint64_t bytes, struct dev_extent *ret_e);
 	/* Zeroes all of it, and proves it by the backend's own means. May block. */
 	int (*extent_scrub)(struct dev *d, struct dev_extent *e);
 	void (*extent_destroy)(struct dev *d, struct dev_extent *e);
-	/* Core thread, never blocks. */
+	/*
+	 * Core thread, never blocks. Either end of a copy may be host memory: an
+	 * extent with fd -1 and a map (a RAM chunk).
+	 */
 	void (*copy)(struct dev *d, struct dev_batch *b);
 };
 
@@ -68,6 +80,9 @@ struct dev {
 };
 
 extern const struct dev_ops dev_host_ops, dev_null_ops;
+
+/* For backends: @b's work to the threads, before the rest when it is urgent. */
+void dev_batch_submit(struct dev *d, struct dev_batch *b);
 
 /* By kind name; NULL: no such backend in this build. */
 const struct dev_ops *dev_ops_find(const char *kind);

@@ -19,6 +19,15 @@ static int null_extent_create(struct dev *d, uint64_t bytes, struct dev_extent *
 	return 0;
 }
 
+static int null_extent_attach(struct dev *d, int fd, uint64_t bytes, struct dev_extent *ret_e)
+{
+	(void)d;
+	if (fd >= 0)
+		return -EINVAL;
+	*ret_e = (struct dev_extent) { .fd = -1, .bytes = bytes };
+	return 0;
+}
+
 static int null_extent_scrub(struct dev *d, struct dev_extent *e)
 {
 	(void)d;
@@ -51,15 +60,17 @@ static void null_copy(struct dev *d, struct dev_batch *b)
 	b->err = 0;
 	b->work.fn = null_copy_fn;
 	b->work.done = null_copy_done;
-	workers_submit(d->workers, &b->work);
+	dev_batch_submit(d, b);
 }
 
 const struct dev_ops dev_null_ops = {
 	.name = "null",
 	.handle_kind = KVMD_HANDLE_NONE,
 	.has_memory = false,
+	.sums = false,
 	.granularity = 1,
 	.extent_create = null_extent_create,
+	.extent_attach = null_extent_attach,
 	.extent_scrub = null_extent_scrub,
 	.extent_destroy = null_extent_destroy,
 	.copy = null_copy,

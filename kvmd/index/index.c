@@ -79,7 +79,7 @@ static void table_close_gap(struct index *ix, uint32_t i)
 	ix->tab[i].id = 0;
 }
 
-static void table_remove(struct index *ix, uint64_t hash, uint32_t id)
+void index_table_del(struct index *ix, uint64_t hash, uint32_t id)
 {
 	uint32_t i = (uint32_t)hash & ix->mask;
 
@@ -155,13 +155,24 @@ struct block *index_seal(struct index *ix, struct gpool *gp, struct block *b, ui
 
 void index_evict(struct index *ix, struct block *b, uint32_t why)
 {
+	struct gpool *gp = pool_gpool(ix->pool, b);
+
+	BUG_ON(!index_can_evict(ix, b));
+	if (b->state == BLK_EVICTING)
+		index_revive(ix, gp, b);
+	else
+		index_busy(ix, gp, b);
+	index_evict_busy(ix, b, why);
+}
+
+void index_evict_busy(struct index *ix, struct block *b, uint32_t why)
+{
 	struct pool *p = ix->pool;
 	struct gpool *gp = pool_gpool(p, b);
 	uint64_t hash = hash_of(ix, b);
 	bool stale = b->sid != gp->sp->sid;
 	struct ghost *g;
 
-	BUG_ON(!index_can_evict(b));
 	g = !stale ? ghosts_add(ix->ghosts, hash) : NULL;
 	if (g) {
 		g->when = b->last_use;
@@ -170,25 +181,32 @@ void index_evict(struct index *ix, struct block *b, uint32_t why)
 		g->tag = b->tag;
 		g->aux = gp->policy->ops->aux ? gp->policy->ops->aux(gp->policy, b) : 0;
 	}
-	gpool_busy(gp, b);
-	table_remove(ix, hash, pool_id(p, b));
-	if (b->parent)
-		pool_block(p, b->parent)->nr_kids--;
+	index_table_del(ix, hash, pool_id(p, b));
+	index_unparent(ix, b);
 	p->sid[b->sid].nr_sealed--;
 	gp->sp->nr_stale -= stale;
 	block_set_state(b, BLK_EVICTING);
+	if (why == KVMD_MISS_DROPPED && (b->ram | b->disk))
+		p->lower->drop(p, b, true);
 	pool_free(p, b);
 }
 
 void index_put(struct index *ix, struct block *b)
 {
-	if (b->state != BLK_SEALED) {
-		pool_free(ix->pool, b);
-		return;
+	struct pool *p = ix->pool;
+
+	if (likely(b->state == BLK_SEALED)) {
+		BUG_ON(!b->leases);
+		if (!--b->leases)
+			index_idle(ix, pool_gpool(p, b), b);
+	} else if (b->state == BLK_LOADING) {
+		b->leases--;
+	} else if (block_is_lost(b)) {
+		b->leases--;
+		index_lost_put(ix, b);
+	} else {
+		pool_free(p, b);
 	}
-	BUG_ON(!b->leases);
-	if (!--b->leases)
-		gpool_idle(ix->pool, pool_gpool(ix->pool, b), b);
 }
 
 /* ----------------------------------------------------------------- reasons */
@@ -198,10 +216,14 @@ uint32_t index_miss_reason(struct index *ix, const struct space *sp, uint8_t gro
 {
 	const struct pool *p = ix->pool;
 	uint64_t hash = index_hash(ix, sp->sid, group, key);
+	struct block *b;
 	struct ghost *g;
 
-	if (index_find(ix, sp->sid, group, key, hash))
+	b = index_find(ix, sp->sid, group, key, hash);
+	if (b && !index_hittable(ix, b))
 		return KVMD_MISS_DROPPED;	/* here, but its time is over */
+	if (b)				/* below HBM, and the client did not ask there */
+		return b->state == BLK_LOADING ? KVMD_MISS_PENDING : KVMD_MISS_EVICTED;
 	g = ghosts_find(ix->ghosts, hash);
 	if (g)
 		return g->why;
@@ -223,7 +245,7 @@ int index_check(const struct index *ix, char *msg, size_t msg_bytes)
 	for (uint32_t id = 1; id < p->next_fresh; id++) {
 		const struct block *b = pool_block(p, id);
 
-		if (b->state != BLK_SEALED)
+		if (b->state != BLK_SEALED && b->state != BLK_LOADING && b->state != BLK_EVICTING)
 			continue;
 		nr++;
 		if (index_find(ix, b->sid, b->group, b->key, hash_of(ix, b)) != b) {

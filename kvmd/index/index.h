@@ -9,8 +9,14 @@
  *
  * Sealing and evicting go through here, so that the table, the parent's count
  * of children, the policy and the ghosts always agree. Prefix-closed: a block
- * of a full group is sealed only under a sealed parent, and leaves HBM only
- * when it has no children there.
+ * of a full group is sealed only under a sealed parent, and sinks to a lower
+ * tier only when it has no children above that (block_may_sink()).
+ *
+ * Levels (level.c). Sealed blocks without leases are idle on the list of their
+ * level: HBM's policy, low[LEVEL_RAM], low[LEVEL_DISK] (least recently used
+ * first). To leave HBM a block goes to its gpool's `out' queue (EVICTING), to
+ * leave RAM to ram_out; when its copy below is there it goes on to the list of
+ * its new level. A hit on the way takes it back (index_revive()).
  */
 #ifndef KVMD_INDEX_INDEX_H
 #define KVMD_INDEX_INDEX_H
@@ -30,6 +36,10 @@ struct index {
 	uint32_t mask;
 	uint32_t nr;		/* entries */
 	struct ghosts *ghosts;
+	bool kept;			/* sessions' tables are to outlive the process */
+	struct blklist low[NR_LEVEL];	/* idle blocks of level RAM and disk */
+	struct blklist ram_out;	/* EVICTING without a slot, next to go first */
+	uint32_t nr_lost;	/* records that lost their bytes, kept for their children */
 };
 
 int index_create(struct pool *p, uint32_t nr_ghosts, struct index **ret_ix);
@@ -139,11 +149,15 @@ void index_tell(struct index *ix, struct gpool *gp, struct block *b, uint64_t ha
 struct block *index_seal(struct index *ix, struct gpool *gp, struct block *b, uint64_t hash,
 			 uint32_t parent, uint32_t pos, uint8_t tag_new, uint8_t aux);
 
-/* Drop a sealed block without leases and children; remembers why (enum kvmd_miss). */
+/* Drop a block without leases and children from all tiers; remembers why (enum kvmd_miss). */
 void index_evict(struct index *ix, struct block *b, uint32_t why);
-static inline bool index_can_evict(const struct block *b)
+/* The same for a block that is on no list any more. */
+void index_evict_busy(struct index *ix, struct block *b, uint32_t why);
+static inline bool index_can_evict(const struct index *ix, const struct block *b)
 {
-	return b->state == BLK_SEALED && !b->leases && !b->nr_kids;
+	return (b->state == BLK_SEALED || b->state == BLK_EVICTING) && !b->leases &&
+	       block_may_sink(b, LEVEL_NONE) && !pool_is_moving(ix->pool, b) &&
+	       !(b->slot && ix->pool->sid[b->sid].sp->hold);
 }
 
 /* Why @key is not there, from the ghosts: enum kvmd_miss. */
@@ -159,11 +173,71 @@ int index_check(const struct index *ix, char *msg, size_t msg_bytes);
  */
 void index_put(struct index *ix, struct block *b);
 
-/* One more lease of a sealed block of @gp. */
-static inline void index_get(struct gpool *gp, struct block *b)
+/* Take @id out of the table (its identity ends). */
+void index_table_del(struct index *ix, uint64_t hash, uint32_t id);
+
+/* --------------------------------------------------------------- level.c */
+
+/* @b counts as nobody's child any more. */
+void index_unparent(struct index *ix, struct block *b);
+
+/* @b's level was @from: its parent counts it anew. */
+void index_relevel(struct index *ix, struct block *b, enum blk_level from);
+/* Without leases any more: on the idle list of its level. */
+void index_idle(struct index *ix, struct gpool *gp, struct block *b);
+/* Leased or leaving: off it. */
+void index_busy(struct index *ix, struct gpool *gp, struct block *b);
+/* An idle leaf of HBM (of RAM) is chosen to go: to the end of the queue. */
+void index_out(struct index *ix, struct gpool *gp, struct block *b);
+/* A hit on a block that was leaving: SEALED again, on no list, not leased yet. */
+void index_revive(struct index *ix, struct gpool *gp, struct block *b);
+/*
+ * The first of the queue leaves: slot freed (level RAM's: ram place freed through
+ * pool->lower), idle on the list of its new level. It has a copy below and no
+ * child above that.
+ */
+void index_sink(struct index *ix, struct gpool *gp, struct block *b);
+/* A copy of @b in a lower tier went (ram or disk was cleared): level follows, NONE: lost. */
+void index_place_gone(struct index *ix, struct block *b, enum blk_level from);
+/* SEALED without a slot, idle or leased: takes a free slot of @gp, LOADING. */
+void index_load(struct index *ix, struct gpool *gp, struct block *b);
+/* Its bytes are there. */
+void index_loaded(struct index *ix, struct gpool *gp, struct block *b);
+/* They could not be loaded: slot back, SEALED at the level that is left, NONE: lost. */
+void index_load_failed(struct index *ix, struct gpool *gp, struct block *b);
+/*
+ * A sealed or loading block has no bytes any more: its identity goes, the record
+ * stays, QUARANTINE, until its leases and children are gone.
+ */
+void index_lost(struct index *ix, struct block *b);
+/* An idle or leaving block of HBM goes although others hang from it below: it is lost to them. */
+void index_lose(struct index *ix, struct gpool *gp, struct block *b);
+static inline bool block_is_lost(const struct block *b)
 {
-	if (!b->leases++)
-		gpool_busy(gp, b);
+	return b->state == BLK_QUARANTINE && !b->slot && !b->ram;
+}
+/* A lost record that nobody holds and nothing hangs from is freed. */
+void index_lost_put(struct index *ix, struct block *b);
+/*
+ * Publish met @there, its identity in a lower tier: it takes over the slot of @b
+ * (SEALING; freed) and with it its place in the chain, behind @parent.
+ */
+void index_refill(struct index *ix, struct gpool *gp, struct block *there, struct block *b,
+		  uint32_t parent);
+/*
+ * A block of level disk that recovery found, behind @parent (record, 0: root).
+ * The record, 0: none is free. Its place is set by the caller before anything else.
+ */
+uint32_t index_adopt(struct index *ix, struct gpool *gp, const void *key, uint64_t hash,
+		     uint32_t parent, uint32_t pos, uint32_t disk);
+
+/* One more lease of a block that can be hit. */
+static inline void index_get(struct index *ix, struct gpool *gp, struct block *b)
+{
+	if (unlikely(b->state == BLK_EVICTING))
+		index_revive(ix, gp, b);
+	if (!b->leases++ && (b->flags & BLK_F_IDLE))
+		index_busy(ix, gp, b);
 }
 
 #endif

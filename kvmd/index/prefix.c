@@ -52,6 +52,17 @@ static void count_use(struct block *b)
 	b->uses += b->uses != UINT8_MAX;
 }
 
+/* One lease more of a block in any tier; its row entry only when it is in HBM. */
+static void lease_any_level(struct seqtab *st, uint32_t s, uint32_t g, uint32_t pos,
+			    struct block *b)
+{
+	index_get(st->ix, &st->sp->gp[g], b);
+	count_use(b);
+	seq_blocks(st, s, g)[pos] = pool_id(st->ix->pool, b);
+	st_rlx(&seq_row(st, s, g)[pos],
+	       block_is_resident(b) ? (int32_t)b->slot : KVMD_SLOT_NULL);
+}
+
 uint32_t seq_lease_prefix(struct seqtab *st, uint32_t s, uint32_t g, uint32_t from,
 			  const void *keys, uint32_t nr)
 {
@@ -72,6 +83,11 @@ uint32_t seq_lease_prefix(struct seqtab *st, uint32_t s, uint32_t g, uint32_t fr
 
 			if (!b)
 				return at + i;
+			if (unlikely(!block_is_resident(b))) {
+				if (b->state != BLK_EVICTING || !b->slot)
+					return at + i;
+				index_revive(ix, &st->sp->gp[g], b);
+			}
 			b->leases++;
 			count_use(b);
 			blocks[at + i] = pool_id(ix->pool, b);
@@ -94,25 +110,64 @@ void seq_lease_settle(struct seqtab *st, uint32_t s, uint32_t g, uint32_t from, 
 	}
 }
 
-uint32_t prefix_count(const struct index *ix, uint16_t sid, uint8_t g, const uint8_t *keys,
-		      uint32_t nr)
+uint32_t seq_lease_lower(struct seqtab *st, uint32_t s, uint32_t g, uint32_t from,
+			 const void *keys, uint32_t nr)
 {
+	struct index *ix = st->ix;
+	uint16_t sid = st->seq[s].sid;
+	const uint8_t *k = keys;
 	struct batch bt;
 
 	for (uint32_t at = 0; at < nr; at += BATCH) {
 		uint32_t n = min(nr - at, (uint32_t)BATCH);
 
-		batch_look(ix, sid, g, keys + (size_t)at * KVMD_KEY_BYTES, n, &bt);
-		for (uint32_t i = 0; i < n; i++)
-			if (!batch_find(ix, sid, g, keys + (size_t)(at + i) * KVMD_KEY_BYTES,
-					&bt, i))
+		batch_look(ix, sid, (uint8_t)g, k + at * KVMD_KEY_BYTES, n, &bt);
+		for (uint32_t i = 0; i < n; i++) {
+			struct block *b = batch_find(ix, sid, (uint8_t)g,
+						     k + (at + i) * KVMD_KEY_BYTES, &bt, i);
+
+			if (!b)
 				return at + i;
+			lease_any_level(st, s, g, from + at + i, b);
+		}
+	}
+	return nr;
+}
+
+static enum blk_level hit_level(const struct block *b)
+{
+	if (b->state == BLK_LOADING)
+		return LEVEL_RAM;
+	return b->slot ? LEVEL_HBM : b->ram ? LEVEL_RAM : LEVEL_DISK;
+}
+
+uint32_t prefix_count(const struct index *ix, uint16_t sid, uint8_t g, const uint8_t *keys,
+		      uint32_t nr, uint32_t n[NR_LEVEL])
+{
+	enum blk_level least = LEVEL_HBM;
+	struct batch bt;
+
+	n[LEVEL_HBM] = n[LEVEL_RAM] = n[LEVEL_DISK] = 0;
+	for (uint32_t at = 0; at < nr; at += BATCH) {
+		uint32_t m = min(nr - at, (uint32_t)BATCH);
+
+		batch_look(ix, sid, g, keys + (size_t)at * KVMD_KEY_BYTES, m, &bt);
+		for (uint32_t i = 0; i < m; i++) {
+			const struct block *b = batch_find(ix, sid, g,
+						keys + (size_t)(at + i) * KVMD_KEY_BYTES, &bt, i);
+
+			if (!b)
+				return at + i;
+			least = min(least, hit_level(b));
+			for (int l = LEVEL_DISK; l <= (int)least; l++)
+				n[l] = at + i + 1;
+		}
 	}
 	return nr;
 }
 
 uint32_t seq_lease_any(struct seqtab *st, uint32_t s, uint32_t g, uint32_t from,
-		       const void *keys, uint32_t nr)
+		       const void *keys, uint32_t nr, bool lower)
 {
 	struct index *ix = st->ix;
 	uint16_t sid = st->seq[s].sid;
@@ -128,11 +183,9 @@ uint32_t seq_lease_any(struct seqtab *st, uint32_t s, uint32_t g, uint32_t from,
 			struct block *b = batch_find(ix, sid, (uint8_t)g,
 						     k + (at + i) * KVMD_KEY_BYTES, &bt, i);
 
-			if (!b)
+			if (!b || (!lower && hit_level(b) != LEVEL_HBM))
 				continue;
-			index_get(&st->sp->gp[g], b);
-			count_use(b);
-			seq_set(st, s, g, from + at + i, pool_id(ix->pool, b));
+			lease_any_level(st, s, g, from + at + i, b);
 			found++;
 		}
 	}

@@ -8,16 +8,10 @@
  */
 #include "kvmd/lib/fault.h"
 
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
-
-struct fault_rule {
-	uint64_t nth;		/* fail this call, once; 0: off */
-	uint64_t every;		/* fail each multiple of this call; 0: off */
-	uint64_t prob;		/* of 2^32; 0: off */
-	uint64_t seed;		/* of prob */
-	uint64_t times;		/* most failures; UINT64_MAX: no limit */
-};
+#include <unistd.h>
 
 struct fault_state {
 	struct fault_rule rule;	/* written while disarmed only */
@@ -33,6 +27,20 @@ static const char *const site_names[NR_FAULT] = {
 	[FAULT_READ]	= "read",
 	[FAULT_WRITE]	= "write",
 	[FAULT_SEND]	= "send",
+	[FAULT_TIER_ALLOC] = "tier-alloc",
+	[FAULT_CHUNK]	= "chunk",
+	[FAULT_LOCK]	= "lock",
+	[FAULT_REGISTER] = "register",
+	[FAULT_SYNC]	= "sync",
+	[FAULT_SHORT]	= "short",
+	[CRASH_DATA]	= "crash-data",
+	[CRASH_HEADER]	= "crash-header",
+	[CRASH_SEAL]	= "crash-seal",
+	[CRASH_SYNC]	= "crash-sync",
+	[CRASH_COMPACT]	= "crash-compact",
+	[CRASH_RECOVER]	= "crash-recover",
+	[CRASH_RAM]	= "crash-ram",
+	[CRASH_KEEP]	= "crash-keep",
 };
 
 bool fault_armed[NR_FAULT];
@@ -120,21 +128,13 @@ static int find_site(const char *name, enum fault_site *ret_site)
 	return -EINVAL;
 }
 
-static int parse_one(char *part, struct fault_rule rules[], char *msg, size_t bytes)
+int fault_rule_parse(struct fault_rule *ret_r, const char *what, char *pairs, char *msg,
+		     size_t bytes)
 {
 	struct fault_rule r = { .times = UINT64_MAX };
-	char *pairs = strchr(part, ':');
-	enum fault_site site;
 	char *pair;
 	int err;
 
-	if (!pairs)
-		return fail(msg, bytes, "fault: '%s' is not SITE:KEY=VALUE", part);
-	*pairs++ = '\0';
-	if (find_site(part, &site))
-		return fail(msg, bytes,
-			    "fault: unknown site '%s' (alloc, slab, copy, scrub, read, write, send)",
-			    part);
 	while ((pair = strsep(&pairs, ","))) {
 		err = parse_pair(&r, pair, msg, bytes);
 		if (err)
@@ -142,9 +142,40 @@ static int parse_one(char *part, struct fault_rule rules[], char *msg, size_t by
 	}
 	if ((!r.nth && !r.every && !r.prob) || !r.times)
 		return fail(msg, bytes, "fault: %s needs nth, every or prob, and times, above 0",
-			    part);
-	rules[site] = r;
+			    what);
+	*ret_r = r;
 	return 0;
+}
+
+/* "a, b, c" of all sites. */
+static const char *all_names(char *buf, size_t bytes)
+{
+	size_t len = 0;
+
+	buf[0] = '\0';
+	for (unsigned i = 0; i < NR_FAULT && len < bytes; i++)
+		len += (size_t)snprintf(buf + len, bytes - len, "%s%s", i ? ", " : "",
+					site_names[i]);
+	return buf;
+}
+
+static int parse_one(char *part, struct fault_rule rules[], char *msg, size_t bytes)
+{
+	char *pairs = strchr(part, ':'), names[512];
+	enum fault_site site;
+	struct fault_rule r;
+	int err;
+
+	if (!pairs)
+		return fail(msg, bytes, "fault: '%s' is not SITE:KEY=VALUE", part);
+	*pairs++ = '\0';
+	if (find_site(part, &site))
+		return fail(msg, bytes, "fault: unknown site '%s' (%s)", part,
+			    all_names(names, sizeof(names)));
+	err = fault_rule_parse(&r, part, pairs, msg, bytes);
+	if (!err)
+		rules[site] = r;
+	return err;
 }
 
 static void arm_site(enum fault_site site, const struct fault_rule *r)
@@ -212,6 +243,12 @@ static uint64_t draw(uint64_t seed, uint64_t call)
 	return z ^ (z >> 31);
 }
 
+bool fault_rule_fails(const struct fault_rule *r, uint64_t call)
+{
+	return call == r->nth || (r->every && call % r->every == 0) ||
+	       (draw(r->seed, call) >> 32) < r->prob;
+}
+
 bool fault_hit_slow(enum fault_site site)
 {
 	struct fault_state *s = &sites[site];
@@ -222,12 +259,17 @@ bool fault_hit_slow(enum fault_site site)
 	if (!ld_acq(&fault_armed[site]))
 		return false;
 	call = __atomic_add_fetch(&s->nr_calls, 1, __ATOMIC_RELAXED);
-	if (call != r->nth && !(r->every && call % r->every == 0) &&
-	    (draw(r->seed, call) >> 32) >= r->prob)
+	if (!fault_rule_fails(r, call))
 		return false;
 	if (__atomic_add_fetch(&s->nr_hits, 1, __ATOMIC_RELAXED) > r->times) {
 		__atomic_sub_fetch(&s->nr_hits, 1, __ATOMIC_RELAXED);
 		return false;
 	}
 	return true;
+}
+
+void fault_die(void)
+{
+	kill(getpid(), SIGKILL);
+	_exit(128 + SIGKILL);	/* the init of a pid namespace cannot be killed from within */
 }

@@ -8,9 +8,13 @@
 #include "kvmd/lib/fault.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/memfd.h>
+#include <inttypes.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <sys/mman.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #ifndef MADV_POPULATE_WRITE
@@ -59,19 +63,28 @@ static size_t page_bytes(void)
 	return (size_t)sysconf(_SC_PAGESIZE);
 }
 
-static void touch(char *p, size_t bytes)
+/* 0, or -ENOMEM, -EFAULT, -EHWPOISON: a page that cannot be had. */
+static int touch(char *p, size_t bytes)
 {
 	size_t step = page_bytes(), i;
+	int err;
 
-	if (!madvise(p, bytes, MADV_POPULATE_WRITE))
-		return;
+	do {
+		err = madvise(p, bytes, MADV_POPULATE_WRITE) ? -errno : 0;
+	} while (err == -EINTR || err == -EAGAIN);
+	if (err != -EINVAL)
+		return err;
 	/* An older kernel: write what is there back, page by page. */
 	for (i = 0; i < bytes; i += step)
 		__atomic_fetch_or(&p[i], 0, __ATOMIC_RELAXED);
+	return 0;
 }
 
-/* Map @bytes more than asked and cut, so that huge pages fit from the start. */
-static void *map_aligned(size_t bytes)
+/*
+ * Map at a multiple of 2 MiB, so that huge pages fit from the start: take more
+ * than asked, cut, then put the memfd over it (-1: anonymous memory).
+ */
+static void *map_aligned(size_t bytes, int fd)
 {
 	size_t all, head;
 	char *p;
@@ -85,8 +98,14 @@ static void *map_aligned(size_t bytes)
 	head = align_up((uintptr_t)p, HUGE_BYTES) - (uintptr_t)p;
 	if (head)
 		munmap(p, head);
-	munmap(p + head + bytes, HUGE_BYTES - head);
-	return p + head;
+	p += head;
+	munmap(p + bytes, HUGE_BYTES - head);
+	if (fd >= 0 && mmap(p, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+			    0) == MAP_FAILED) {
+		munmap(p, bytes);
+		return MAP_FAILED;
+	}
+	return p;
 }
 
 void *mem_big_alloc(size_t bytes, bool populate)
@@ -98,7 +117,7 @@ void *mem_big_alloc(size_t bytes, bool populate)
 		return NULL;
 	len = align_up(bytes, page_bytes());
 	if (len >= HUGE_BYTES)
-		p = map_aligned(len);
+		p = map_aligned(len, -1);
 	else
 		p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (p == MAP_FAILED)
@@ -107,7 +126,7 @@ void *mem_big_alloc(size_t bytes, bool populate)
 	if (len >= HUGE_BYTES)
 		(void)madvise(p, len, MADV_HUGEPAGE);
 	if (populate)
-		touch(p, len);
+		(void)touch(p, len);
 	return p;
 }
 
@@ -167,6 +186,129 @@ int mem_fd_create(const char *name, uint64_t bytes, bool hugetlb, void **ret_map
 	return fd;
 }
 
+int mem_fd_map(int fd, uint64_t bytes, void **ret_map)
+{
+	void *map;
+
+	if (fault_hit(FAULT_ALLOC))
+		return -ENOMEM;
+	if (!bytes || bytes > INT64_MAX)
+		return -EINVAL;
+	map = map_aligned(align_up(bytes, page_bytes()), fd);
+	if (map == MAP_FAILED)
+		return -errno;
+	(void)madvise(map, bytes, MADV_HUGEPAGE);	/* a hint, as above */
+	*ret_map = map;
+	return 0;
+}
+
+/* A memfd with @flags, mapped and touched. */
+static int fd_create_touched(const char *name, uint64_t bytes, unsigned flags,
+			     unsigned nr_threads, void **ret_map)
+{
+	void *map;
+	int fd, err;
+
+	fd = fd_create(name, bytes, flags, NULL);
+	if (fd < 0)
+		return fd;
+	err = mem_fd_map(fd, bytes, &map);
+	if (err)
+		goto err_close;
+	err = mem_populate(map, bytes, nr_threads);
+	if (err)
+		goto err_unmap;
+	*ret_map = map;
+	return fd;
+
+err_unmap:
+	munmap(map, align_up(bytes, page_bytes()));
+err_close:
+	close(fd);
+	return err;
+}
+
+int mem_fd_create_paged(const char *name, uint64_t bytes, bool hugetlb, unsigned nr_threads,
+			void **ret_map, struct mem_pages *ret_pages)
+{
+	int fd = -ENOMEM;
+
+	if (fault_hit(FAULT_ALLOC))
+		return -ENOMEM;
+	if (!bytes || bytes > INT64_MAX)
+		return -EINVAL;
+	if (hugetlb && bytes % HUGE_BYTES == 0)
+		fd = fd_create_touched(name, bytes, MFD_HUGETLB | MFD_HUGE_2MB, nr_threads,
+				       ret_map);
+	if (fd < 0)
+		fd = fd_create_touched(name, bytes, 0, nr_threads, ret_map);
+	if (fd >= 0 && ret_pages)
+		mem_get_pages(fd, *ret_map, bytes, ret_pages);
+	return fd;
+}
+
+/* Does the kernel give shmem huge pages at all? Then looking is worth while. */
+static bool shmem_may_be_huge(void)
+{
+	static const char *const file[] = {
+		"/sys/kernel/mm/transparent_hugepage/shmem_enabled",
+		"/sys/kernel/mm/transparent_hugepage/hugepages-2048kB/shmem_enabled",
+	};
+	char line[128];
+	bool may = false;
+	FILE *f;
+
+	for (size_t i = 0; i < ARRAY_SIZE(file); i++) {
+		f = fopen(file[i], "re");
+		if (!f)
+			continue;
+		/* The choice in force is in brackets: "always [never] ..." */
+		if (fgets(line, sizeof(line), f))
+			may |= !strstr(line, "[never]") && !strstr(line, "[deny]") &&
+			       !strstr(line, "[inherit]");
+		fclose(f);
+	}
+	return may;
+}
+
+/* Bytes of [from, to) in huge pages, as /proc/self/smaps tells for whole mappings. */
+static uint64_t huge_in_smaps(uintptr_t from, uintptr_t to)
+{
+	uint64_t start, end, kib, sum = 0;
+	bool ours = false;
+	char line[512];
+	FILE *f = fopen("/proc/self/smaps", "re");
+
+	if (!f)
+		return 0;
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " ", &start, &end) == 2) {
+			if (start >= to)
+				break;
+			ours = end > from;
+		} else if (ours && (sscanf(line, "ShmemPmdMapped: %" SCNu64, &kib) == 1 ||
+				    sscanf(line, "AnonHugePages: %" SCNu64, &kib) == 1)) {
+			sum += kib << 10;
+		}
+	}
+	fclose(f);
+	return sum;
+}
+
+void mem_get_pages(int fd, const void *p, size_t bytes, struct mem_pages *ret_pages)
+{
+	struct mem_pages pages = { 0 };
+	struct statfs fs;
+
+	if (fd >= 0 && !fstatfs(fd, &fs) && fs.f_type == HUGETLBFS_MAGIC)
+		pages.hugetlb_bytes = bytes;
+	else if (fd < 0 || shmem_may_be_huge())
+		pages.thp_bytes = min((uint64_t)bytes,
+				      huge_in_smaps((uintptr_t)p, (uintptr_t)p + bytes));
+	pages.small_bytes = bytes - pages.hugetlb_bytes - pages.thp_bytes;
+	*ret_pages = pages;
+}
+
 int mem_fd_seal(int fd, bool readonly)
 {
 	int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
@@ -180,6 +322,7 @@ struct populate_part {
 	pthread_t thread;
 	char *p;
 	size_t bytes;
+	int err;
 	bool started;
 };
 
@@ -187,15 +330,16 @@ static void *populate_thread(void *arg)
 {
 	struct populate_part *part = arg;
 
-	touch(part->p, part->bytes);
+	part->err = touch(part->p, part->bytes);
 	return NULL;
 }
 
-void mem_populate(void *p, size_t bytes, unsigned nr_threads)
+int mem_populate(void *p, size_t bytes, unsigned nr_threads)
 {
 	struct populate_part parts[NR_POPULATE] = { 0 };
 	size_t step, at = 0;
 	unsigned i, nr;
+	int err = 0;
 
 	nr = min(max(nr_threads, 1u), (unsigned)NR_POPULATE);
 	step = align_up(div_round_up(bytes, nr), HUGE_BYTES);
@@ -212,5 +356,8 @@ void mem_populate(void *p, size_t bytes, unsigned nr_threads)
 	while (i--) {
 		if (parts[i].started)
 			pthread_join(parts[i].thread, NULL);
+		if (parts[i].err)
+			err = parts[i].err;
 	}
+	return err;
 }

@@ -2,6 +2,15 @@
 /*
  * uring.c - requests in, done() out, over liburing.
  *
+ * With DEFER_TASKRUN the kernel finishes nothing behind this thread's back: a
+ * completion raises IORING_SQ_TASKRUN in the ring's flags, uring_poll() sees it
+ * with a load and only then asks for it. Without, COOP_TASKRUN does the same but
+ * for what other system calls of this thread bring in on their way.
+ *
+ * The completion queue is larger than what callers keep in flight. If it should
+ * overflow all the same the kernel keeps what does not fit, raises
+ * IORING_SQ_CQ_OVERFLOW, and hands it over when asked: nothing is lost.
+ *
  * user_data is the struct uring_req; NULL marks what nobody waits for
  * (cancels). A request is armed from the moment it has an SQE to the moment
  * before its done(). Core thread only.
@@ -13,6 +22,7 @@
 
 #define NSEC_PER_SEC	1000000000ULL
 #define NR_BATCH	64		/* CQEs taken at once */
+#define NR_CQ_MIN	4096u		/* places for completions, at least */
 
 struct uring {
 	struct io_uring ring;
@@ -20,8 +30,10 @@ struct uring {
 
 /* Best flags first; each kernel takes the first line that it knows. */
 static const unsigned setup_flags[] = {
-	IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
-	IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
+	IORING_SETUP_CQSIZE | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+		IORING_SETUP_TASKRUN_FLAG,				/* 6.1 */
+	IORING_SETUP_CQSIZE | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG,	/* 5.19 */
+	IORING_SETUP_CQSIZE,						/* 5.5 */
 	0,
 };
 
@@ -34,8 +46,15 @@ int uring_create(unsigned entries, struct uring **ret_u)
 	u = mem_zalloc(sizeof(*u));
 	if (!u)
 		return -ENOMEM;
-	for (i = 0; i < ARRAY_SIZE(setup_flags) && err == -EINVAL; i++)
-		err = io_uring_queue_init(entries, &u->ring, setup_flags[i]);
+	for (i = 0; i < ARRAY_SIZE(setup_flags) && err == -EINVAL; i++) {
+		struct io_uring_params p = {
+			.flags = setup_flags[i],
+			.cq_entries = setup_flags[i] & IORING_SETUP_CQSIZE ?
+				      max(4 * min(entries, NR_CQ_MIN), NR_CQ_MIN) : 0,
+		};
+
+		err = io_uring_queue_init_params(entries, &u->ring, &p);
+	}
 	if (err < 0)
 		goto err_free;
 	*ret_u = u;
@@ -100,6 +119,109 @@ int uring_read(struct uring *u, struct uring_req *r, int fd, void *buf, unsigned
 	return 0;
 }
 
+int uring_buffers_init(struct uring *u, unsigned nr)
+{
+	return io_uring_register_buffers_sparse(&u->ring, nr);
+}
+
+int uring_buffer_set(struct uring *u, unsigned idx, void *p, size_t bytes)
+{
+	struct iovec iov = { .iov_base = p, .iov_len = p ? bytes : 0 };
+	__u64 tag = 0;
+	int n;
+
+	n = io_uring_register_buffers_update_tag(&u->ring, idx, &iov, &tag, 1);
+	return n < 0 ? n : n == 1 ? 0 : -EINVAL;
+}
+
+/* Before 5.19 a table is empty where it is full of -1. */
+static int files_init_old(struct uring *u, unsigned nr)
+{
+	int *fds = mem_calloc(nr, sizeof(*fds));
+	int err;
+
+	if (!fds)
+		return -ENOMEM;
+	memset(fds, 0xff, nr * sizeof(*fds));
+	err = io_uring_register_files(&u->ring, fds, nr);
+	mem_free(fds);
+	return err;
+}
+
+int uring_files_init(struct uring *u, unsigned nr)
+{
+	int err = io_uring_register_files_sparse(&u->ring, nr);
+
+	return err == -EINVAL && nr ? files_init_old(u, nr) : err;
+}
+
+int uring_file_set(struct uring *u, unsigned idx, int fd)
+{
+	int n = io_uring_register_files_update(&u->ring, idx, &fd, 1);
+
+	return n < 0 ? n : n == 1 ? 0 : -EINVAL;
+}
+
+static void arm_file(struct io_uring_sqe *sqe, struct uring_req *r)
+{
+	io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
+	io_uring_sqe_set_data(sqe, r);
+	r->armed = true;
+}
+
+int uring_pread(struct uring *u, struct uring_req *r, unsigned file, int buf, void *p,
+		unsigned bytes, uint64_t off)
+{
+	struct io_uring_sqe *sqe;
+	int err;
+
+	err = get_sqe(u, &sqe);
+	if (err)
+		return err;
+	if (buf >= 0)
+		io_uring_prep_read_fixed(sqe, (int)file, p, bytes, off, buf);
+	else
+		io_uring_prep_read(sqe, (int)file, p, bytes, off);
+	arm_file(sqe, r);
+	return 0;
+}
+
+int uring_pwrite(struct uring *u, struct uring_req *r, unsigned file, int buf, const void *p,
+		 unsigned bytes, uint64_t off)
+{
+	struct io_uring_sqe *sqe;
+	int err;
+
+	err = get_sqe(u, &sqe);
+	if (err)
+		return err;
+	if (buf >= 0)
+		io_uring_prep_write_fixed(sqe, (int)file, p, bytes, off, buf);
+	else
+		io_uring_prep_write(sqe, (int)file, p, bytes, off);
+	arm_file(sqe, r);
+	return 0;
+}
+
+int uring_fdatasync(struct uring *u, struct uring_req *r, unsigned file)
+{
+	struct io_uring_sqe *sqe;
+	int err;
+
+	err = get_sqe(u, &sqe);
+	if (err)
+		return err;
+	io_uring_prep_fsync(sqe, (int)file, IORING_FSYNC_DATASYNC);
+	arm_file(sqe, r);
+	return 0;
+}
+
+void uring_flush(struct uring *u)
+{
+	if (io_uring_sq_ready(&u->ring))
+		(void)io_uring_submit(&u->ring);	/* what stays queued goes next time */
+}
+
 void uring_cancel(struct uring *u, struct uring_req *r)
 {
 	struct io_uring_sqe *sqe;
@@ -158,8 +280,7 @@ unsigned uring_poll(struct uring *u)
 {
 	unsigned flags;
 
-	if (io_uring_sq_ready(&u->ring))
-		(void)io_uring_submit(&u->ring);	/* what stays queued goes next time */
+	uring_flush(u);
 	flags = ld_rlx(u->ring.sq.kflags);
 	if (unlikely(flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)))
 		(void)io_uring_get_events(&u->ring);

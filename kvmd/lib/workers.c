@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * workers.c - a locked queue to the threads, a lock-free list back.
+ * workers.c - two locked queues to the threads, a lock-free list back.
  *
- * Work goes in under a mutex (its senders are rare and slow by nature). It
+ * Work goes in under a mutex (its senders are rare and slow by nature), into the
+ * queue of what is urgent or that of the rest; a thread takes from the rest only
+ * while nothing is urgent. Each queue keeps its order. It
  * comes back on a stack that workers push with compare-and-swap and the core
  * thread takes whole; the core thread turns it round, so that completions run
  * in the order they were pushed.
@@ -25,10 +27,14 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-struct workers {
-	pthread_mutex_t lock;		/* head, tail, stop */
-	pthread_cond_t wake;
+struct queue {
 	struct work *head, *tail;	/* submitted, not taken yet */
+};
+
+struct workers {
+	pthread_mutex_t lock;		/* urgent, rest, stop */
+	pthread_cond_t wake;
+	struct queue urgent, rest;
 	bool stop;
 	struct work *finished;		/* stack; pushed by workers, taken by core */
 	unsigned nr_pending;		/* submitted, done() not run; core only */
@@ -53,19 +59,36 @@ static void push_finished(struct workers *w, struct work *work)
 	}
 }
 
+static void push(struct queue *q, struct work *work)
+{
+	work->next = NULL;
+	if (q->tail)
+		q->tail->next = work;
+	else
+		q->head = work;
+	q->tail = work;
+}
+
+static struct work *pop(struct queue *q)
+{
+	struct work *work = q->head;
+
+	if (work) {
+		q->head = work->next;
+		if (!q->head)
+			q->tail = NULL;
+	}
+	return work;
+}
+
 static struct work *take(struct workers *w)
 {
 	struct work *work;
 
 	pthread_mutex_lock(&w->lock);
-	while (!w->head && !w->stop)
+	while (!w->urgent.head && !w->rest.head && !w->stop)
 		pthread_cond_wait(&w->wake, &w->lock);
-	work = w->head;
-	if (work) {
-		w->head = work->next;
-		if (!w->head)
-			w->tail = NULL;
-	}
+	work = pop(w->urgent.head ? &w->urgent : &w->rest);
 	pthread_mutex_unlock(&w->lock);
 	return work;
 }
@@ -153,18 +176,23 @@ int workers_notify_fd(const struct workers *w)
 	return w->notify_fd;
 }
 
-void workers_submit(struct workers *w, struct work *work)
+static void submit(struct workers *w, struct queue *q, struct work *work)
 {
-	work->next = NULL;
 	w->nr_pending++;
 	pthread_mutex_lock(&w->lock);
-	if (w->tail)
-		w->tail->next = work;
-	else
-		w->head = work;
-	w->tail = work;
+	push(q, work);
 	pthread_cond_signal(&w->wake);
 	pthread_mutex_unlock(&w->lock);
+}
+
+void workers_submit(struct workers *w, struct work *work)
+{
+	submit(w, &w->rest, work);
+}
+
+void workers_submit_urgent(struct workers *w, struct work *work)
+{
+	submit(w, &w->urgent, work);
 }
 
 unsigned workers_reap(struct workers *w)

@@ -26,6 +26,8 @@ int workers_create(unsigned nr_threads, struct workers **ret_w) __must_check;
 void workers_destroy(struct workers *w);
 int workers_notify_fd(const struct workers *w);	/* eventfd; owned by @w */
 void workers_submit(struct workers *w, struct work *work);
+/* As workers_submit(), but before all that is queued and was not urgent. */
+void workers_submit_urgent(struct workers *w, struct work *work);
 unsigned workers_reap(struct workers *w);	/* runs done() of all finished; count */
 unsigned workers_nr_pending(const struct workers *w);
 

@@ -6,20 +6,31 @@
  * every tier; hash table, free lists and policy lists are rebuilt from it. Only
  * the core thread writes it. Record 0 is never used: 0 means "no block".
  *
- *   FREE -> OPEN -> SEALING -> SEALED -> EVICTING -> FREE
- *            |         |          |
- *            |         |          +-- LOADING (copy in from below, not visible)
- *            +---------+--owner died--> QUARANTINE -> FREE       BAD: never reused
+ *   FREE -> OPEN -> SEALING -> SEALED <-> EVICTING -> FREE
+ *    |       |         |        ^  ^ |
+ *    |       |         |        |  | +-> LOADING (copy in from below, not visible)
+ *    +-- found on disk ---------+  +------- |
+ *            +---------+- owner died, bytes lost -> QUARANTINE -> FREE   BAD: never reused
  *
  * OPEN: private to one sequence, being filled. SEALING: publish accepted, its
  * step not yet completed; the key is in the record, the block is not findable.
  * SEALED: findable, immutable; leases counts the sequences, pins and tickets
- * that hold it. EVICTING: leaves HBM, a copy out may still read it. Every
- * change of state goes through block_set_state(), which checks the one table.
+ * that hold it. EVICTING: chosen to leave its highest tier and on the way out:
+ * with a slot HBM, without one RAM; still findable, a hit makes it SEALED again.
+ * LOADING: has a slot that its bytes are being copied to. Every change of state
+ * goes through block_set_state(), which checks the one table.
  *
- * A sealed block with leases is on no list; without, it is on its policy's
- * lists (prev, next belong to the policy). In every other state prev and next
- * belong to the room that put the block there; FREE: the free list (next).
+ * The level of a block is the highest tier it can be hit in; slot, ram and disk
+ * say where copies are. Rule: level(parent) >= level(child). nr_kids,
+ * nr_kids_ram, nr_kids_disk count children by level, those on the way out by
+ * the level they go to (block_level()).
+ *
+ * A sealed block with leases is on no list; without, it is on the lists of its
+ * level: HBM's policy (prev, next belong to it), or the LRU list of RAM or disk.
+ * In every other state prev and next belong to the room that put the block
+ * there; FREE: the free list (next).
+ *
+ * OPEN with ram and without a slot: swapped out.
  */
 #ifndef KVMD_POOL_BLOCK_H
 #define KVMD_POOL_BLOCK_H
@@ -44,7 +55,7 @@ enum blk_state {
 #define BLK_F_TTL	0x02	/* until: dropped then */
 #define BLK_F_PRIO	0x04	/* until: priority falls back to normal then */
 #define BLK_F_COLD	0x08	/* advised cold: first to be reclaimed */
-#define BLK_F_IDLE	0x10	/* on its policy's lists */
+#define BLK_F_IDLE	0x10	/* on the lists of its level */
 #define BLK_F_POL0	0x20	/* policy's own */
 #define BLK_F_POL1	0x40	/* policy's own */
 #define BLK_F_POL2	0x80	/* policy's own */
@@ -61,7 +72,7 @@ struct block {
 		uint32_t parent;	/* 48 SEALED: block before it in the chain, 0: root */
 		uint32_t owner;		/* 48 OPEN, SEALING, QUARANTINE: session id */
 	};
-	uint32_t nr_kids;		/* 52 SEALED children resident in HBM */
+	uint32_t nr_kids;		/* 52 children of level HBM */
 	uint8_t flags;			/* 56 BLK_F_* */
 	uint8_t prio;			/* 57 0-100, 50 normal */
 	uint8_t uses;			/* 58 leases taken by opens, saturating */
@@ -70,9 +81,9 @@ struct block {
 	uint32_t prev, next;		/* 64 whoever's list the block is on */
 	uint32_t ram;			/* 72 slot in the RAM tier; 0: not there */
 	uint32_t disk;			/* 76 place in the disk tier; 0: not there */
-	uint32_t csum;			/* 80 of the payload, once it left HBM */
+	uint32_t nr_kids_ram;		/* 80 children of level RAM */
 	uint32_t last_use;		/* 84 policy clock, 1/16 s */
-	uint32_t nr_kids_low;		/* 88 children that are only in lower tiers */
+	uint32_t nr_kids_disk;		/* 88 children of level disk */
 	uint32_t pos;			/* 92 blocks before it in its chain */
 };
 BUILD_BUG_ON(sizeof(struct block) != 96);
@@ -96,6 +107,30 @@ static inline void block_set_state(struct block *b, enum blk_state to)
 {
 	BUG_ON(!blk_transition_ok(b->state, to));
 	st_rel(&b->state, (uint8_t)to);
+}
+
+enum blk_level {
+	LEVEL_NONE,
+	LEVEL_DISK,
+	LEVEL_RAM,
+	LEVEL_HBM,
+	NR_LEVEL
+};
+const char *blk_level_name(unsigned level);	/* "none", "disk", "ram", "hbm" */
+
+/* The level its parent counts it under. */
+static inline enum blk_level block_level(const struct block *b)
+{
+	if (b->state == BLK_EVICTING)
+		return b->slot ? LEVEL_RAM : LEVEL_DISK;
+	return b->slot ? LEVEL_HBM : b->ram ? LEVEL_RAM : b->disk ? LEVEL_DISK : LEVEL_NONE;
+}
+
+/* May it be lowered to @to (NONE: dropped), as far as its children go? */
+static inline bool block_may_sink(const struct block *b, enum blk_level to)
+{
+	return !b->nr_kids && (to >= LEVEL_RAM || !b->nr_kids_ram) &&
+	       (to >= LEVEL_DISK || !b->nr_kids_disk);
 }
 
 static inline bool block_is_resident(const struct block *b)

@@ -14,8 +14,11 @@
  * Invariants, checked by pool_check():
  *   slots of an active slab = free + owned by exactly one record
  *   tenant's hbm_bytes = sum over its gpools of used slots * slot_bytes
- *   a record not FREE has a slot whose slot_owner is the record
- *   parent's nr_kids = number of SEALED resident records naming it
+ *   a slot of a record has that record as its slot_owner
+ *   a record that is SEALED, EVICTING or OPEN may have left HBM (slot 0) when
+ *   another tier has it (block.h)
+ *   parent's nr_kids, nr_kids_ram, nr_kids_disk = records naming it, by level
+ *   level(parent) >= level(child)
  *
  * Core thread only. No allocation after a space was made, except slabs, which
  * workers create.
@@ -26,7 +29,7 @@
 #include "kvmd/dev/dev.h"
 #include "kvmd/lib/hash.h"
 #include "kvmd/lib/list.h"
-#include "kvmd/pool/block.h"
+#include "kvmd/pool/blklist.h"
 
 #define POOL_MAX_SPACES		256
 #define POOL_MAX_TENANTS	64
@@ -51,12 +54,14 @@ struct tenant {
 	uint64_t hbm_low;		/* kept while others have slack */
 	uint64_t hbm_high;		/* over it: own blocks first, throttled */
 	uint64_t hbm_max;		/* never over it */
+	uint64_t ram_max, disk_max;	/* blocks over it are not stored there */
 	uint32_t max_sessions;
 	uint32_t max_seqs;		/* over all its sessions */
 	uint64_t max_ring_bytes;	/* rings, args and tables of all its sessions */
 	uint64_t pin_bytes;		/* budget */
 
 	uint64_t hbm_bytes;		/* charged: slots in use */
+	uint64_t ram_bytes, disk_bytes;	/* charged: places in use, payload bytes */
 	uint64_t pinned_bytes;
 	uint64_t ring_bytes;
 	uint32_t nr_sessions;
@@ -119,6 +124,8 @@ struct gpool {
 	uint32_t nr_coming;		/* slots in CREATING and ANNOUNCED slabs */
 	uint32_t wmark_min, wmark_low, wmark_high;	/* free slots */
 	struct policy *policy;
+	struct blklist out;		/* EVICTING with a slot, next to go first */
+	uint32_t out_next;		/* first on it whose copy down has not begun, 0: none */
 	struct list waiters;		/* waiting allocations, reclaim/ owns it */
 	uint32_t nr_waiters;
 	bool growth_failed;		/* last slab creation failed: until something is freed, */
@@ -139,6 +146,7 @@ struct space {
 	uint32_t nr_sessions;		/* that have it open */
 	uint32_t nr_stale;		/* blocks of former epochs still resident */
 	bool in_use;
+	bool hold;			/* no block leaves HBM: clients of a former daemon may read it */
 };
 
 struct sid_info {
@@ -163,10 +171,20 @@ struct pool_events {
 	void (*slab_ready)(struct pool *p, struct slab *s);	/* created: announce it */
 	void (*slab_unmap)(struct pool *p, struct slab *s);	/* drained: have it unmapped */
 	void (*slab_failed)(struct pool *p, struct gpool *gp, int err);
+	/* For who keeps a record of it outside the process; NULL: nobody. */
+	void (*slab_changed)(struct pool *p, struct slab *s);	/* before its memory goes */
+	void (*space_changed)(struct pool *p, struct space *sp); /* made, or its epoch raised */
+};
+
+/* What tiers below HBM do for the pool. */
+struct pool_lower {
+	/* Give b->ram and b->disk back (@for_good: a restart must not bring it back). */
+	void (*drop)(struct pool *p, struct block *b, bool for_good);
 };
 
 struct pool_opts {
 	uint32_t nr_blocks;		/* records */
+	int kept_fd;			/* block array of a former daemon; 0: make one (restore.h) */
 	uint32_t nr_nodes;
 	uint64_t slab_bytes;		/* aim for one slab over all planes and shards */
 	uint32_t wmark_min, wmark_low, wmark_high;	/* permille of a gpool's slots */
@@ -180,6 +198,7 @@ struct pool {
 	uint32_t nr_blocks;
 	uint32_t free_head;		/* records given back, by block.next */
 	uint32_t next_fresh;		/* records never used yet start here */
+	uint32_t noted_fresh;		/* what the array's head says of it, at least that */
 	uint32_t nr_free_blk;
 	struct node *node;		/* [nr_nodes + 1] */
 	uint32_t node_head, nr_nodes, nr_free_nodes;
@@ -197,6 +216,9 @@ struct pool {
 	struct pool_opts opts;
 	struct workers *workers;	/* not owned */
 	const struct pool_events *events;
+	const struct pool_lower *lower;	/* NULL: no tiers below */
+	void *lower_ctx;
+	uint64_t *moving;		/* bit per record: bytes of it are being copied (pool_is_moving()) */
 	void *events_ctx;		/* the listener's own */
 	uint64_t metadata_bytes;	/* block array and per-slot arrays, as allocated */
 	uint32_t now;			/* policy clock in 1/16 s, set once per turn */
@@ -242,8 +264,34 @@ void gpool_busy(struct gpool *gp, struct block *b);	/* leased again, or leaves *
  */
 int pool_alloc(struct pool *p, struct gpool *gp, uint32_t nr, uint32_t owner, uint32_t reserve,
 	       uint32_t *ret_ids);
-/* Give a record and its slot back: the caller made sure that nobody can reach it. */
+/* Give a record and all its places back: the caller made sure that nobody can reach it. */
 void pool_free(struct pool *p, struct block *b);
+/* A free slot of @gp (there is one) for @b, a record of it without; charged. */
+void pool_slot_get(struct pool *p, struct gpool *gp, struct block *b);
+/* @b's slot is free again; what is left of it is below. */
+void pool_slot_put(struct pool *p, struct block *b);
+/* A record of @gp without a slot, still FREE, zeroed but for its identity's sid and group; 0: none. */
+uint32_t pool_record_get(struct pool *p, struct gpool *gp);
+/* It was not used after all. */
+void pool_record_put(struct pool *p, struct block *b);
+
+/*
+ * While bytes of a record are on the way to or from another tier it is moving:
+ * none of its places is freed, it is not freed, and no second move begins.
+ */
+static inline bool pool_is_moving(const struct pool *p, const struct block *b)
+{
+	uint32_t id = pool_id(p, b);
+
+	return p->moving[id / 64] >> (id % 64) & 1;
+}
+static inline void pool_set_moving(struct pool *p, const struct block *b, bool on)
+{
+	uint32_t id = pool_id(p, b);
+
+	BUG_ON(pool_is_moving(p, b) == on);
+	p->moving[id / 64] ^= 1ull << (id % 64);
+}
 /* Never use this slot again (device error); the record stays as BAD. */
 void pool_mark_bad(struct pool *p, struct block *b);
 

@@ -17,6 +17,7 @@
 #include "kvmd/lib/clock.h"
 #include "kvmd/lib/mem.h"
 #include "kvmd/lib/stats.h"
+#include "kvmd/pool/restore.h"
 
 #define GROWTH_PAUSE_NS	100000000ull
 
@@ -48,6 +49,12 @@ bool slab_bits_empty(const uint64_t *map)
 
 /* ------------------------------------------------------------- accounting */
 
+/* The pool a work item belongs to: slabs are an array inside it. */
+static struct pool *slab_pool(struct slab *s)
+{
+	return container_of(s - s->id, struct pool, slab[0]);
+}
+
 static struct dev *ext_dev(const struct slab *s, uint32_t i)
 {
 	return s->gp->sp->dev[i / s->gp->geo.planes];
@@ -65,6 +72,15 @@ static void charge_devs(struct slab *s, int sign)
 static uint32_t usable(const struct slab *s)
 {
 	return s->nr - (s->first == 0);
+}
+
+static void set_state(struct slab *s, uint32_t state)
+{
+	struct pool *p = slab_pool(s);
+
+	s->state = state;
+	if (p->events && p->events->slab_changed)
+		p->events->slab_changed(p, s);
 }
 
 /* Slots and extent size of the slab at index @k of @gp. */
@@ -165,19 +181,13 @@ static void scrub_fn(struct work *w)
 	}
 }
 
-/* The pool a work item belongs to: slabs are an array inside it. */
-static struct pool *slab_pool(struct slab *s)
-{
-	return container_of(s - s->id, struct pool, slab[0]);
-}
-
 static void slab_release(struct slab *s)
 {
 	memset(s->ever, 0, sizeof(s->ever));
 	s->tainted = false;
-	s->state = SLAB_NONE;
 	s->gen++;
 	s->gp = s->taker = NULL;
+	set_state(s, SLAB_NONE);
 }
 
 static void destroy_done(struct work *w)
@@ -198,7 +208,7 @@ static void destroy_done(struct work *w)
 
 static void destroy_start(struct slab *s)
 {
-	s->state = SLAB_DESTROYING;
+	set_state(s, SLAB_DESTROYING);
 	s->work.fn = destroy_fn;
 	s->work.done = destroy_done;
 	workers_submit(slab_pool(s)->workers, &s->work);
@@ -215,7 +225,7 @@ static void slab_announce(struct pool *p, struct slab *s)
 	memset(s->mapped, 0, sizeof(s->mapped));
 	memset(s->unacked, 0, sizeof(s->unacked));
 	memset(s->late, 0, sizeof(s->late));
-	s->state = SLAB_ANNOUNCED;
+	set_state(s, SLAB_ANNOUNCED);
 	s->deadline_ns = 0;
 	if (p->events)
 		p->events->slab_ready(p, s);
@@ -269,7 +279,7 @@ int slab_grow(struct pool *p, struct gpool *gp)
 	s->nr_free = 0;
 	s->extent_bytes = bytes;
 	s->nr_ext = 0;
-	s->state = SLAB_CREATING;
+	set_state(s, SLAB_CREATING);
 	gp->slab[k] = s;
 	gp->nr_coming += usable(s);
 	charge_devs(s, 1);
@@ -284,7 +294,7 @@ void slab_activate(struct pool *p, struct slab *s)
 	struct gpool *gp = s->gp;
 
 	(void)p;
-	s->state = SLAB_ACTIVE;
+	set_state(s, SLAB_ACTIVE);
 	s->deadline_ns = 0;
 	gp->nr_coming -= usable(s);
 	gp->nr_slots += usable(s);
@@ -301,7 +311,7 @@ void slab_drain(struct pool *p, struct slab *s, struct gpool *taker)
 
 	if (s->state != SLAB_ACTIVE)
 		return;
-	s->state = SLAB_DRAINING;
+	set_state(s, SLAB_DRAINING);
 	p->nr_draining++;
 	s->taker = taker;
 	gp->nr_slots -= usable(s);
@@ -375,10 +385,10 @@ static void slab_unmapped(struct pool *p, struct slab *s)
 	}
 	if (s->taker->sp->tenant != s->gp->sp->tenant && !slab_bits_empty(s->ever)) {
 		p->nr_draining++;
-		s->state = SLAB_WAIT_TENANT;
+		set_state(s, SLAB_WAIT_TENANT);
 		return;
 	}
-	s->state = SLAB_SCRUBBING;
+	set_state(s, SLAB_SCRUBBING);
 	s->work.fn = scrub_fn;
 	s->work.done = scrub_done;
 	workers_submit(p->workers, &s->work);
@@ -390,7 +400,7 @@ void slab_advance(struct pool *p, struct slab *s)
 	case SLAB_DRAINING:
 		if (slab_nr_used(s))
 			return;
-		s->state = SLAB_UNMAPPING;
+		set_state(s, SLAB_UNMAPPING);
 		p->nr_draining--;
 		memcpy(s->unacked, s->mapped, sizeof(s->unacked));
 		if (!slab_bits_empty(s->unacked) && p->events)
@@ -402,7 +412,7 @@ void slab_advance(struct pool *p, struct slab *s)
 		if (!slab_bits_empty(s->ever))
 			return;
 		p->nr_draining--;
-		s->state = SLAB_UNMAPPING;
+		set_state(s, SLAB_UNMAPPING);
 		slab_unmapped(p, s);
 		return;
 	case SLAB_UNMAPPING:
@@ -416,4 +426,94 @@ void slab_advance(struct pool *p, struct slab *s)
 	default:
 		return;
 	}
+}
+
+/* ---------------------------------------------------------------- restoring */
+
+static int check_kept(const struct pool *p, uint32_t id, const struct slab_kept *k)
+{
+	const struct space *sp = k->space < POOL_MAX_SPACES ? &p->space[k->space] : NULL;
+	const struct gpool *gp;
+	uint32_t nr, at;
+	uint64_t bytes;
+
+	if (id >= POOL_MAX_SLABS || p->slab[id].state != SLAB_NONE || !sp || !sp->in_use ||
+	    k->group >= sp->nr_groups)
+		return -EINVAL;
+	if (k->state < SLAB_ANNOUNCED || k->state > SLAB_UNMAPPING)
+		return -EINVAL;
+	gp = &sp->gp[k->group];
+	at = k->first / gp->slab_slots;
+	if (k->first % gp->slab_slots || at >= gp->max_slabs || gp->slab[at])
+		return -EINVAL;
+	slab_shape(gp, at, &nr, &bytes);
+	return nr == k->nr && bytes == k->extent_bytes &&
+	       k->nr_ext == gp->geo.planes * sp->nr_shards ? 0 : -EINVAL;
+}
+
+static int attach(struct slab *s, const int *fd)
+{
+	uint32_t nr = s->gp->geo.planes * s->gp->sp->nr_shards;
+	int err;
+
+	s->ext = mem_calloc(nr, sizeof(*s->ext));
+	if (!s->ext)
+		return -ENOMEM;
+	for (s->nr_ext = 0; s->nr_ext < nr; s->nr_ext++) {
+		struct dev *d = ext_dev(s, s->nr_ext);
+
+		err = d->ops->extent_attach(d, fd[s->nr_ext], s->extent_bytes,
+					    &s->ext[s->nr_ext]);
+		if (err)
+			goto err_detach;
+	}
+	return 0;
+
+err_detach:
+	while (s->nr_ext) {
+		struct dev *d = ext_dev(s, --s->nr_ext);
+
+		s->ext[s->nr_ext].fd = -1;	/* the caller's */
+		d->ops->extent_destroy(d, &s->ext[s->nr_ext]);
+	}
+	mem_free(s->ext);
+	s->ext = NULL;
+	return err;
+}
+
+int slab_restore(struct pool *p, uint32_t id, const struct slab_kept *k, const int *fd)
+{
+	int err = check_kept(p, id, k);
+	struct gpool *gp;
+	struct slab *s;
+
+	if (err)
+		return err;
+	gp = &p->space[k->space].gp[k->group];
+	s = &p->slab[id];
+	s->gp = gp;
+	s->taker = NULL;
+	s->first = k->first;
+	s->nr = k->nr;
+	s->nr_ext = 0;
+	s->extent_bytes = k->extent_bytes;
+	err = attach(s, fd);
+	if (err) {
+		s->gp = NULL;
+		return err;
+	}
+	s->gen = k->gen;
+	s->tainted = k->tainted;
+	s->deadline_ns = 0;
+	memcpy(s->mapped, k->mapped, sizeof(s->mapped));
+	memcpy(s->ever, k->ever, sizeof(s->ever));
+	memset(s->unacked, 0, sizeof(s->unacked));
+	memset(s->late, 0, sizeof(s->late));
+	p->slab_end = max(p->slab_end, id + 1);
+	gp->slab[k->first / gp->slab_slots] = s;
+	charge_devs(s, 1);
+	s->nr_free = 0;
+	gp->nr_slots += usable(s);
+	set_state(s, SLAB_ACTIVE);
+	return 0;
 }

@@ -9,6 +9,7 @@
 #include "kvmd/lib/mem.h"
 #include "kvmd/lib/stats.h"
 #include "kvmd/pool/policy.h"
+#include "kvmd/pool/restore.h"
 
 #define MAX_PLANE_BYTES	(1ull << 30)
 #define MAX_SLOTS	(1u << 30)	/* table entries are int32 */
@@ -153,6 +154,21 @@ void gpool_wmarks(const struct pool *p, struct gpool *gp)
 	gp->wmark_high = (uint32_t)(n * p->opts.wmark_high / 1000);
 }
 
+/* Another number of slots to a slab; there is no slab yet. */
+static int gpool_reslab(struct gpool *gp, uint32_t slab_slots)
+{
+	uint32_t nr = (uint32_t)div_round_up(gp->max_slots, slab_slots);
+	struct slab **slab = mem_calloc(nr, sizeof(*slab));
+
+	if (!slab)
+		return -ENOMEM;
+	mem_free(gp->slab);
+	gp->slab = slab;
+	gp->slab_slots = slab_slots;
+	gp->max_slabs = nr;
+	return 0;
+}
+
 static int gpool_init(struct pool *p, struct space *sp, uint32_t g,
 		      const struct policy_ops *pol, char *msg, size_t n)
 {
@@ -223,6 +239,12 @@ struct space *space_find(struct pool *p, const char *name)
 	return NULL;
 }
 
+static void space_changed(struct pool *p, struct space *sp)
+{
+	if (p->events && p->events->space_changed)
+		p->events->space_changed(p, sp);
+}
+
 static int sid_alloc(struct pool *p, struct space *sp, uint64_t epoch, uint16_t *ret_sid)
 {
 	/* The one unused for longest: a sequence may still carry a sid that has ended. */
@@ -263,20 +285,13 @@ static int space_devices(struct pool *p, struct space *sp, const struct kvmd_spa
 	return 0;
 }
 
-int space_create(struct pool *p, const struct kvmd_space *m, struct tenant *t,
-		 const struct policy_ops *pol, struct space **ret_sp, char *msg, size_t n)
+/* With number @id, in its first epoch, without a sid. */
+static int space_make(struct pool *p, uint32_t id, const struct kvmd_space *m, struct tenant *t,
+		      const struct policy_ops *pol, char *msg, size_t n)
 {
-	struct space *sp = NULL;
-	uint32_t id;
+	struct space *sp = &p->space[id];
 	int err;
 
-	for (id = 0; id < POOL_MAX_SPACES && p->space[id].in_use; id++)
-		;
-	if (id == POOL_MAX_SPACES) {
-		snprintf(msg, n, "there are %u spaces, the most there can be", POOL_MAX_SPACES);
-		return -ENOSPC;
-	}
-	sp = &p->space[id];
 	memset(sp, 0, sizeof(*sp));
 	sp->id = id;
 	sp->tenant = t;
@@ -287,28 +302,114 @@ int space_create(struct pool *p, const struct kvmd_space *m, struct tenant *t,
 	err = space_devices(p, sp, m, msg, n);
 	if (err)
 		return err;
-	err = sid_alloc(p, sp, 0, &sp->sid);
-	if (err) {
-		snprintf(msg, n, "%u space epochs still have blocks: wait for reclaim",
-			 POOL_MAX_SIDS);
-		return err;
-	}
 	for (uint32_t g = 0; g < sp->nr_groups; g++) {
 		sp->gp[g].geo = m->group[g];
 		err = gpool_init(p, sp, g, pol, msg, n);
 		if (err)
 			goto err_exit_gpools;
 	}
+	return 0;
+
+err_exit_gpools:
+	for (uint32_t g = 0; g < sp->nr_groups; g++)
+		gpool_exit(p, &sp->gp[g]);
+	return err;
+}
+
+static void space_begin(struct pool *p, struct space *sp)
+{
 	sp->in_use = true;
-	p->space_end = max(p->space_end, id + 1);
+	p->space_end = max(p->space_end, sp->id + 1);
+	space_changed(p, sp);
+}
+
+int space_create(struct pool *p, const struct kvmd_space *m, struct tenant *t,
+		 const struct policy_ops *pol, struct space **ret_sp, char *msg, size_t n)
+{
+	struct space *sp;
+	uint32_t id;
+	int err;
+
+	for (id = 0; id < POOL_MAX_SPACES && p->space[id].in_use; id++)
+		;
+	if (id == POOL_MAX_SPACES) {
+		snprintf(msg, n, "there are %u spaces, the most there can be", POOL_MAX_SPACES);
+		return -ENOSPC;
+	}
+	sp = &p->space[id];
+	err = space_make(p, id, m, t, pol, msg, n);
+	if (err)
+		return err;
+	err = sid_alloc(p, sp, 0, &sp->sid);
+	if (err) {
+		snprintf(msg, n, "%u space epochs still have blocks: wait for reclaim",
+			 POOL_MAX_SIDS);
+		goto err_exit_gpools;
+	}
+	space_begin(p, sp);
 	*ret_sp = sp;
 	return 0;
 
 err_exit_gpools:
 	for (uint32_t g = 0; g < sp->nr_groups; g++)
 		gpool_exit(p, &sp->gp[g]);
-	p->sid[sp->sid].sp = NULL;
 	return err;
+}
+
+int space_restore(struct pool *p, uint32_t id, const struct space_kept *k, struct tenant *t,
+		  const struct policy_ops *pol, char *msg, size_t n)
+{
+	struct kvmd_space m = { .nr_groups = k->nr_groups, .nr_shards = k->nr_shards };
+	struct space *sp = &p->space[id];
+	int err;
+
+	memcpy(m.name, k->name, sizeof(m.name));
+	memcpy(m.salt_digest, k->salt_digest, sizeof(m.salt_digest));
+	memcpy(m.group, k->group, sizeof(m.group));
+	memcpy(m.device, k->device, sizeof(m.device));
+	err = space_check_geometry(&m, msg, n);
+	for (uint32_t g = 0; g < k->nr_groups && !err; g++)
+		if (!m.group[g].max_slots || !k->slab_slots[g])
+			err = -EINVAL;
+	if (err)
+		return err;
+	if (!k->sid || k->sid >= POOL_MAX_SIDS || p->sid[k->sid].sp) {
+		snprintf(msg, n, "epoch number %u is impossible", k->sid);
+		return -EINVAL;
+	}
+	err = space_make(p, id, &m, t, pol, msg, n);
+	if (err)
+		return err;
+	for (uint32_t g = 0; g < sp->nr_groups; g++) {
+		struct gpool *gp = &sp->gp[g];
+
+		/* The slots of a slab as they were, whatever slab_bytes is now. */
+		err = gpool_reslab(gp, k->slab_slots[g]);
+		if (err)
+			goto err_exit_gpools;
+	}
+	sp->sid = (uint16_t)k->sid;
+	sp->epoch = k->epoch;
+	p->sid[k->sid] = (struct sid_info) { .sp = sp, .epoch = k->epoch };
+	p->last_sid = max(p->last_sid, k->sid);
+	space_begin(p, sp);
+	return 0;
+
+err_exit_gpools:
+	snprintf(msg, n, "out of memory for the metadata of its slabs");
+	for (uint32_t g = 0; g < sp->nr_groups; g++)
+		gpool_exit(p, &sp->gp[g]);
+	return err;
+}
+
+bool sid_restore(struct pool *p, uint32_t sid, uint32_t space, uint64_t epoch)
+{
+	if (!sid || sid >= POOL_MAX_SIDS || space >= POOL_MAX_SPACES ||
+	    !p->space[space].in_use || p->sid[sid].sp)
+		return false;
+	p->sid[sid] = (struct sid_info) { .sp = &p->space[space], .epoch = epoch };
+	p->last_sid = max(p->last_sid, sid);
+	return true;
 }
 
 void space_destroy(struct pool *p, struct space *sp)
@@ -345,6 +446,7 @@ int space_raise_epoch(struct pool *p, struct space *sp, uint64_t epoch)
 		old->sp = NULL;
 	sp->sid = sid;
 	sp->epoch = epoch;
+	space_changed(p, sp);
 	return 0;
 }
 

@@ -30,6 +30,23 @@ static bool hangs_from(const struct pool *p, const struct slab *s, const struct 
 	}
 }
 
+/* An idle leaf of HBM. Others may have an owner where these have a parent. */
+static bool can_go(const struct block *b)
+{
+	return b->state == BLK_SEALED && b->slot && !b->leases && !b->nr_kids;
+}
+
+/* With tiers by way of RAM, else it is dropped. */
+static void send_away(struct reclaim *rc, struct gpool *gp, struct block *b)
+{
+	if (rc->tiers) {
+		index_out(rc->ix, gp, b);
+		return;
+	}
+	stat_inc(BLOCKS_EVICTED);
+	index_evict(rc->ix, b, KVMD_MISS_EVICTED);
+}
+
 /* Look at up to DRAIN_STEPS slots of the gpool from s->scan on. */
 static bool drain_slab(struct reclaim *rc, struct slab *s)
 {
@@ -37,21 +54,26 @@ static bool drain_slab(struct reclaim *rc, struct slab *s)
 	struct gpool *gp = s->gp;
 	uint32_t steps = 0, evicted = 0;
 
+	if (gp->sp->hold)
+		return false;
 	while (steps < DRAIN_STEPS && s->state == SLAB_DRAINING && s->scan < gp->max_slots) {
 		uint32_t slot = gp->max_slots - 1 - s->scan++;
 		uint32_t id = gp->slot_owner[slot];
 		struct block *b = pool_block(p, id);
 
 		steps++;
-		while (id && index_can_evict(b) && hangs_from(p, s, b, &steps)) {
+		while (id && can_go(b) && hangs_from(p, s, b, &steps)) {
 			uint32_t parent = b->parent;
 
-			stat_inc(BLOCKS_EVICTED);
-			index_evict(rc->ix, b, KVMD_MISS_EVICTED);
+			send_away(rc, gp, b);
 			evicted++;
 			id = parent;	/* it may have become a leaf */
 			b = pool_block(p, id);
 		}
+	}
+	if (rc->tiers && gp->out.nr) {
+		tiers_pump_clean(rc->tiers, gp);
+		evicted += tiers_finish_out(rc->tiers, gp, DRAIN_STEPS);
 	}
 	if (s->state != SLAB_DRAINING)
 		return true;

@@ -32,7 +32,19 @@ static bool expired(const struct pool *p, const struct block *b)
 	return (b->flags & BLK_F_TTL) && (int32_t)(p->now - b->until) >= 0;
 }
 
-uint32_t reclaim_evict(struct reclaim *rc, struct gpool *gp, uint32_t nr)
+/* Drop the idle leaf @b from every tier. */
+static void drop(struct reclaim *rc, struct block *b)
+{
+	bool over = expired(rc->pool, b);
+
+	if (over)
+		stat_inc(BLOCKS_DROPPED);
+	else
+		stat_inc(BLOCKS_EVICTED);
+	index_evict(rc->ix, b, over ? KVMD_MISS_DROPPED : KVMD_MISS_EVICTED);
+}
+
+static uint32_t evict_drop(struct reclaim *rc, struct gpool *gp, uint32_t nr)
 {
 	uint32_t done = 0;
 
@@ -42,17 +54,70 @@ uint32_t reclaim_evict(struct reclaim *rc, struct gpool *gp, uint32_t nr)
 		if (!b)
 			break;
 		KVMD_PROBE3(evict, pool_id(rc->pool, b), gp->idx, b->last_use);
-		if (expired(rc->pool, b)) {
-			stat_inc(BLOCKS_DROPPED);
-			index_evict(rc->ix, b, KVMD_MISS_DROPPED);
-		} else {
-			stat_inc(BLOCKS_EVICTED);
-			index_evict(rc->ix, b, KVMD_MISS_EVICTED);
-		}
+		drop(rc, b);
 		done++;
 	}
-	rc->evicted |= done > 0;
 	return done;
+}
+
+/* Have the policy choose until @want blocks are on their way out. How many slots got free. */
+static uint32_t choose_out(struct reclaim *rc, struct gpool *gp, uint32_t want)
+{
+	uint32_t freed = 0;
+
+	while (gp->out.nr < want) {
+		struct block *b = gp->policy->ops->victim(gp->policy);
+
+		if (!b)
+			break;
+		KVMD_PROBE3(evict, pool_id(rc->pool, b), gp->idx, b->last_use);
+		if (expired(rc->pool, b) && index_can_evict(rc->ix, b)) {
+			drop(rc, b);
+			freed++;
+			want -= want > 0;
+			continue;
+		}
+		index_out(rc->ix, gp, b);
+	}
+	return freed;
+}
+
+static uint32_t evict_sink(struct reclaim *rc, struct gpool *gp, uint32_t nr)
+{
+	uint32_t done = tiers_finish_out(rc->tiers, gp, nr);
+
+	if (done < nr) {
+		done += choose_out(rc, gp, nr - done);
+		tiers_pump_clean(rc->tiers, gp);
+		if (done < nr)
+			done += tiers_finish_out(rc->tiers, gp, nr - done);
+	}
+	return done;
+}
+
+uint32_t reclaim_evict(struct reclaim *rc, struct gpool *gp, uint32_t nr)
+{
+	uint32_t done;
+
+	if (gp->sp->hold)
+		return 0;
+	done = rc->tiers ? evict_sink(rc, gp, nr) : evict_drop(rc, gp, nr);
+	rc->evicted |= done > 0 || (gp->out.nr && tiers_is_busy(rc->tiers));
+	return done;
+}
+
+/* Copy down ahead of need what will be next to go, when the gpool is nearly full. */
+static bool clean_ahead(struct reclaim *rc, struct gpool *gp)
+{
+	uint32_t ahead = (uint32_t)((uint64_t)gp->nr_slots * rc->tiers->o.clean_ahead / 1000);
+	uint32_t before = gp->out.nr;
+
+	if (gp->nr_free >= gp->wmark_high + ahead || gp->nr_coming || gp->out.nr >= ahead ||
+	    slab_can_grow(rc->pool, gp))
+		return false;
+	(void)choose_out(rc, gp, min(ahead, gp->out.nr + TURN_MAX));
+	tiers_pump_clean(rc->tiers, gp);
+	return gp->out.nr > before;
 }
 
 uint64_t reclaim_tenant(struct reclaim *rc, struct tenant *t, uint64_t bytes)
@@ -97,7 +162,7 @@ static bool has_victim(const struct reclaim *rc, const struct tenant *t)
 		const struct space *sp = &rc->pool->space[i];
 
 		for (uint32_t g = 0; sp->in_use && sp->tenant == t && g < sp->nr_groups; g++)
-			if (sp->gp[g].policy->ops->victim(sp->gp[g].policy))
+			if (sp->gp[g].out.nr || sp->gp[g].policy->ops->victim(sp->gp[g].policy))
 				return true;
 	}
 	return false;
@@ -112,7 +177,7 @@ static uint64_t idle_bytes(const struct reclaim *rc, const struct tenant *t)
 		const struct space *sp = &rc->pool->space[i];
 
 		for (uint32_t g = 0; sp->in_use && sp->tenant == t && g < sp->nr_groups; g++)
-			bytes += sp->gp[g].nr_idle * sp->gp[g].slot_bytes;
+			bytes += (sp->gp[g].nr_idle + sp->gp[g].out.nr) * sp->gp[g].slot_bytes;
 	}
 	return bytes;
 }
@@ -175,6 +240,8 @@ static void free_records(struct reclaim *rc, struct gpool *gp, uint32_t nr)
 				n += reclaim_evict(rc, &sp->gp[g], min(nr - p->nr_free_blk,
 						   (uint32_t)DIRECT_MAX));
 	}
+	if (rc->tiers && p->nr_free_blk < nr)
+		n += tiers_shed(rc->tiers, min(nr - p->nr_free_blk, (uint32_t)DIRECT_MAX));
 	stat_add(RECLAIM_DIRECT, n);
 }
 
@@ -316,7 +383,7 @@ static bool background(struct reclaim *rc, struct gpool *gp)
 	}
 	n = reclaim_evict(rc, gp, min((uint32_t)TURN_MAX, gp->wmark_high - gp->nr_free));
 	stat_add(RECLAIM_BACKGROUND, n);
-	if (!n)
+	if (!n && !gp->out.nr)
 		gp->reclaiming = false;
 	return n > 0;
 }
@@ -383,7 +450,8 @@ bool reclaim_turn(struct reclaim *rc, uint64_t now_ns)
 		struct space *sp = &rc->pool->space[i];
 
 		for (uint32_t g = 0; sp->in_use && g < sp->nr_groups; g++)
-			more |= background(rc, &sp->gp[g]);
+			more |= background(rc, &sp->gp[g]) ||
+				(rc->tiers && clean_ahead(rc, &sp->gp[g]));
 	}
 	more |= reclaim_drain_turn(rc);
 	more |= reclaim_sweep_turn(rc);

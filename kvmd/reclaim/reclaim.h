@@ -4,7 +4,8 @@
  *
  * An allocation asks reclaim_reserve() first. In this order it is served from
  * free slots, from a slab that can still be created, from idle blocks of its
- * own gpool (leaves first, as the policy says). Failing that it waits, in order
+ * own gpool (leaves first, as the policy says; with a RAM tier, once they are
+ * copied there, which is done ahead of need). Failing that it waits, in order
  * within its space, spaces of tenants below their min first; and a slab is
  * taken from another space: of a tenant over its high first, then over its
  * low, never one that would fall below its min.
@@ -17,7 +18,7 @@
 #ifndef KVMD_RECLAIM_RECLAIM_H
 #define KVMD_RECLAIM_RECLAIM_H
 
-#include "kvmd/index/index.h"
+#include "kvmd/tier/tiers.h"
 
 struct reclaim;
 
@@ -46,6 +47,7 @@ struct reclaim_events {
 struct reclaim {
 	struct pool *pool;
 	struct index *ix;
+	struct tiers *tiers;		/* NULL: what leaves HBM is dropped */
 	const struct reclaim_events *events;
 	uint64_t next_order;
 	uint32_t nr_waiters;
@@ -83,7 +85,10 @@ void reclaim_wait(struct reclaim *rc, struct waiter *w);
 /* Take it off again (cancelled, session ended); not waiting is fine. */
 void reclaim_unwait(struct reclaim *rc, struct waiter *w);
 
-/* Evict up to @nr idle leaves of @gp. How many went. */
+/*
+ * Free up to @nr slots of idle leaves of @gp. How many are free now; with tiers
+ * others are on their way out, and rc->tiers->freed says when to come again.
+ */
 uint32_t reclaim_evict(struct reclaim *rc, struct gpool *gp, uint32_t nr);
 /* Evict idle blocks of all of @t's gpools until @bytes are freed; bytes freed. */
 uint64_t reclaim_tenant(struct reclaim *rc, struct tenant *t, uint64_t bytes);

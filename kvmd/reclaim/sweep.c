@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * sweep.c - drop what nobody may hit any more: former epochs, expired blocks.
+ * sweep.c - drop what nobody may hit any more: former epochs, expired blocks,
+ * what hangs from a block that lost its bytes.
  *
- * Both can no longer be found by a request; the sweep only gives their memory
+ * All can no longer be found by a request; the sweep only gives their memory
  * back early, a bounded piece of the block array a turn.
  */
 #include "kvmd/reclaim/reclaim.h"
@@ -11,6 +12,7 @@
 #include "kvmd/lib/stats.h"
 
 #define SWEEP_RECORDS	4096	/* looked at in a turn */
+#define ORPHAN_WALK	4096	/* parents looked at for one block */
 
 static bool has_stale(const struct pool *p)
 {
@@ -20,12 +22,23 @@ static bool has_stale(const struct pool *p)
 	return false;
 }
 
+/* A block whose parent lost its bytes can never be hit again; nor can what hangs from it. */
+static bool is_orphan(const struct pool *p, const struct block *b)
+{
+	for (unsigned i = 0; b->parent && i < ORPHAN_WALK; i++) {
+		b = pool_block(p, b->parent);
+		if (block_is_lost(b))
+			return true;
+	}
+	return false;
+}
+
 static void sweep_block(struct reclaim *rc, struct block *b)
 {
 	const struct pool *p = rc->pool;
 
 	rc->sweep_ttl += b->state == BLK_SEALED && (b->flags & BLK_F_TTL);
-	if (!index_can_evict(b))
+	if (!index_can_evict(rc->ix, b))
 		return;
 	if (b->sid != p->sid[b->sid].sp->sid) {
 		stat_inc(BLOCKS_STALE);
@@ -33,6 +46,9 @@ static void sweep_block(struct reclaim *rc, struct block *b)
 	} else if ((b->flags & BLK_F_TTL) && (int32_t)(p->now - b->until) >= 0) {
 		stat_inc(BLOCKS_DROPPED);
 		index_evict(rc->ix, b, KVMD_MISS_DROPPED);
+	} else if (rc->ix->nr_lost && is_orphan(p, b)) {
+		stat_inc(BLOCKS_ORPHANED);
+		index_evict(rc->ix, b, KVMD_MISS_EVICTED);
 	} else {
 		return;
 	}
@@ -44,7 +60,7 @@ bool reclaim_sweep_turn(struct reclaim *rc)
 	struct pool *p = rc->pool;
 	uint32_t end;
 
-	if (!rc->nr_ttl && !has_stale(p))
+	if (!rc->nr_ttl && !rc->ix->nr_lost && !has_stale(p))
 		return false;
 	if (rc->sweep == 1)
 		rc->ttl_before = rc->nr_ttl;

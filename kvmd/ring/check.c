@@ -50,7 +50,8 @@ BUILD_BUG_ON(offsetof(struct kvmd_sqe, seq) != 4 || offsetof(struct kvmd_sqe, se
 static const struct shape shapes[KVMD_NR_OP] = {
 	[KVMD_OP_NOP] = SHAPE("nop", 0, 0),
 	[KVMD_OP_SEQ_OPEN] = SHAPE("seq_open",
-		KVMD_OPEN_LISTS | KVMD_OPEN_NO_STORE | KVMD_OPEN_NO_HIT,
+		KVMD_OPEN_LISTS | KVMD_OPEN_NO_STORE | KVMD_OPEN_NO_HIT | KVMD_OPEN_LOAD |
+		KVMD_OPEN_WAIT | KVMD_OPEN_BY_PLANE,
 		F_SEQ | F_OFF | F_NR | F_FIRST | F_ARG | F_AUX),
 	[KVMD_OP_SEQ_EXTEND] = SHAPE("seq_extend", KVMD_EXTEND_NOWAIT | KVMD_EXTEND_TOKENS,
 		F_SEQ | F_GROUP | F_NR | F_AUX),
@@ -72,6 +73,7 @@ static const struct shape shapes[KVMD_NR_OP] = {
 	[KVMD_OP_LOOKUP] = SHAPE("lookup", 0, F_GROUP | F_OFF | F_NR),
 	[KVMD_OP_ADVISE] = SHAPE("advise", KVMD_ADVISE_SEQ, 0xff),
 	[KVMD_OP_CLOCK] = SHAPE("clock", 0, F_AUX),
+	[KVMD_OP_SEQ_WAIT] = SHAPE("seq_wait", 0, F_SEQ | F_FIRST),
 };
 
 const char *ring_op_name(unsigned opcode)
@@ -105,9 +107,19 @@ static int check_hints(uint32_t hints)
 	return hints & ~known ? -EINVAL : 0;
 }
 
+/* Loads are asked for, and in one way. */
+static bool open_flags_agree(uint16_t flags)
+{
+	const uint16_t how = flags & (KVMD_OPEN_WAIT | KVMD_OPEN_BY_PLANE);
+
+	if (!(flags & KVMD_OPEN_LOAD))
+		return !how;
+	return !(flags & KVMD_OPEN_NO_HIT) && how != (KVMD_OPEN_WAIT | KVMD_OPEN_BY_PLANE);
+}
+
 static int check_open(const struct kvmd_sqe *e, const struct ring_limits *lim)
 {
-	if (check_hints(e->arg))
+	if (check_hints(e->arg) || !open_flags_agree(e->flags))
 		return -EINVAL;
 	if (e->flags & KVMD_OPEN_LISTS) {
 		if (e->nr != lim->nr_groups)

@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -44,6 +45,44 @@ int ring_create(uint32_t sq_entries, uint32_t cq_entries, struct ring *ret_r)
 	r.cqe = (struct kvmd_cqe *)(void *)((char *)map + ring_cq_off(&r));
 	*ret_r = r;
 	return 0;
+}
+
+int ring_attach(int fd, uint32_t sq_entries, uint32_t cq_entries, struct ring *ret_r)
+{
+	struct ring r = { .sq_mask = sq_entries - 1, .cq_mask = cq_entries - 1, .fd = fd };
+	struct stat st;
+	void *map;
+
+	r.bytes = align_up(ring_cq_off(&r) + cq_entries * sizeof(struct kvmd_cqe), 4096);
+	if (fstat(fd, &st) || (uint64_t)st.st_size != r.bytes)
+		return -EINVAL;
+	map = mmap(NULL, r.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
+		return -errno;
+	r.sh = map;
+	r.sqe = (struct kvmd_sqe *)(void *)((char *)map + ring_sq_off());
+	r.cqe = (struct kvmd_cqe *)(void *)((char *)map + ring_cq_off(&r));
+	*ret_r = r;
+	return 0;
+}
+
+void ring_rewind(struct ring *r)
+{
+	struct kvmd_ring *sh = r->sh;
+
+	r->sq_head = r->sq_seen = r->sq_published = 0;
+	r->cq_tail = r->cq_flushed = r->cq_head = 0;
+	r->bulk = !r->use_pos;
+	st_rlx(&sh->sq_head, 0u);
+	st_rlx(&sh->cq_tail, 0u);
+	st_rlx(&sh->daemon_flags, 0u);
+	st_rlx(&sh->pressure, 0u);
+	st_rlx(&sh->control_seq, 0u);
+	st_rlx(&sh->ended, 0);
+	/* What an entry's place says of it is a client's who did not rewind: void. */
+	for (uint32_t i = 0; i <= r->sq_mask; i++)
+		st_rlx(&r->sqe[i].pos, 0u);
+	st_rel(&sh->news_seq, sh->news_seq + 1);
 }
 
 void ring_destroy(struct ring *r)

@@ -36,6 +36,13 @@ struct ring {
 
 /* memfd with both rings, sealed. 0 or -errno. */
 int ring_create(uint32_t sq_entries, uint32_t cq_entries, struct ring *ret_r);
+/*
+ * The rings of a former daemon's session, empty. Owns @fd on success; -EINVAL: it
+ * has another size.
+ */
+int ring_attach(int fd, uint32_t sq_entries, uint32_t cq_entries, struct ring *ret_r);
+/* The daemon's part of the shared head as on the first day; the client does its own. */
+void ring_rewind(struct ring *r);
 void ring_destroy(struct ring *r);
 uint32_t ring_sq_off(void);
 uint32_t ring_cq_off(const struct ring *r);

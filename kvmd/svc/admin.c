@@ -6,7 +6,9 @@
  * WRITE the document, closed. The peer's own slowness only ever holds its own
  * connection: reads and writes never wait, and when all places are taken the
  * one that was quiet longest goes. A turn of RUN is started by polling the
- * socket for room to write, which is there until the document is sent.
+ * socket for room to write, which is there until the document is sent. A verb
+ * that waits for something else is run again by admin_resume() or admin_turn(),
+ * and the socket is watched for the peer's end meanwhile.
  *
  * Only root and the user the daemon runs as may ask. Core thread only.
  */
@@ -27,8 +29,9 @@
 #define QUIET_NS	5000000000ull	/* may be dropped for a newcomer then */
 
 static const struct admin_verb *const tables[] = {
-	admin_show_verbs, admin_list_verbs, admin_slab_verbs, admin_act_verbs,
-	admin_explain_verbs, admin_trace_verbs,
+	admin_show_verbs, admin_conf_verbs, admin_list_verbs, admin_block_verbs,
+	admin_slab_verbs, admin_act_verbs, admin_explain_verbs, admin_trace_verbs,
+	admin_tier_verbs, admin_prefetch_verbs, admin_pressure_verbs,
 };
 
 /* ------------------------------------------------------------- connections */
@@ -72,6 +75,15 @@ void admin_conn_poll_out(struct admin_conn *c)
 		admin_conn_close(c);
 }
 
+/* Its own poll may still be armed for the peer's end. */
+static void poll_room(struct admin_conn *c)
+{
+	if (c->req.armed)
+		admin_conn_poll_out(c);
+	else
+		admin_conn_poll(c, POLLOUT);
+}
+
 /* ---------------------------------------------------------------- answering */
 
 int admin_refuse(struct admin_conn *c, int err, const char *fmt, ...)
@@ -110,7 +122,7 @@ static void send_document(struct admin_conn *c)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-			admin_conn_poll(c, POLLOUT);
+			poll_room(c);
 			return;
 		}
 		if (n < 0)
@@ -203,14 +215,33 @@ static int request_check(struct admin_conn *c, size_t len)
 	return 0;
 }
 
+/* Do @c and others wait already? */
+static bool may_wait(const struct admin_conn *c)
+{
+	unsigned nr = 0;
+
+	for (unsigned i = 0; i < ADMIN_MAX_CONNS; i++)
+		nr += c->a->conn[i].state == ADMIN_WAIT;
+	return c->state == ADMIN_WAIT || nr < ADMIN_MAX_WAITS;
+}
+
 static void request_turn(struct admin_conn *c)
 {
 	int err = c->verb->run(c);
 
 	if (err == ADMIN_MORE && !c->j.err) {
 		c->state = ADMIN_RUN;
-		admin_conn_poll(c, POLLOUT);
+		poll_room(c);
 		return;
+	}
+	if (err == ADMIN_LATER && !c->j.err) {
+		if (may_wait(c)) {
+			c->state = ADMIN_WAIT;
+			admin_conn_poll(c, POLLIN | POLLRDHUP);
+			return;
+		}
+		err = admin_refuse(c, -EBUSY, "%u requests wait already: try later",
+				   ADMIN_MAX_WAITS);
 	}
 	if (c->rec) {
 		c->state = ADMIN_TRACE;
@@ -219,7 +250,31 @@ static void request_turn(struct admin_conn *c)
 			admin_conn_poll_out(c);
 		return;
 	}
-	answer(c, err == ADMIN_MORE ? 0 : err);
+	answer(c, err > 0 ? 0 : err);
+}
+
+void admin_resume(struct admin_conn *c, int err)
+{
+	c->wait_err = err;
+	c->wake_ns = 0;
+	request_turn(c);
+}
+
+uint64_t admin_turn(struct daemon *d)
+{
+	struct admin *a = d->admin;
+	uint64_t next = 0;
+
+	for (unsigned i = 0; a && i < ADMIN_MAX_CONNS; i++) {
+		struct admin_conn *c = &a->conn[i];
+
+		if (c->state == ADMIN_WAIT &&
+		    (c->each_look || (c->wake_ns && d->now_ns >= c->wake_ns)))
+			admin_resume(c, 0);
+		if (c->state == ADMIN_WAIT && c->wake_ns && (!next || c->wake_ns < next))
+			next = c->wake_ns;
+	}
+	return next;
 }
 
 static void request_start(struct admin_conn *c, size_t len)
@@ -320,7 +375,8 @@ static void conn_event(struct uring_req *r, int res)
 		else
 			send_document(c);
 		break;
-	case ADMIN_TRACE:		/* a recorder has nothing more to say: it went */
+	case ADMIN_WAIT:		/* neither has more to say: the peer went */
+	case ADMIN_TRACE:
 		admin_conn_close(c);
 		break;
 	default:
@@ -338,6 +394,10 @@ static void conn_out_event(struct uring_req *r, int res)
 		admin_conn_close(c);
 	else if (c->state == ADMIN_TRACE)
 		admin_trace_flush(c);
+	else if (c->state == ADMIN_WRITE)
+		send_document(c);
+	else if (c->state == ADMIN_RUN)
+		request_turn(c);
 }
 
 /* ---------------------------------------------------------------- accepting */
@@ -382,6 +442,7 @@ static void accept_one(struct admin *a, int fd)
 	c->req.done = conn_event;
 	c->out_req.done = conn_out_event;
 	c->since_ns = clock_ns();
+	c->serial = ++a->next_serial;
 	if (!getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len))
 		c->may = cred.uid == 0 || cred.uid == geteuid();
 	c->uid = cred.uid;

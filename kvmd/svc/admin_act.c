@@ -17,27 +17,75 @@
 
 /* ------------------------------------------------------------------- spaces */
 
-static int space_raise(struct admin_conn *c)
+/* count[0]: the former epoch; count[1]: what became of the new one is known. */
+static void raise_durable(struct epoch_wait *w, int err)
 {
-	struct space *sp;
-	uint64_t epoch, was;
-	int err = admin_arg_space(c, true, &sp);
+	struct admin *a = w->d->admin;
+	struct admin_conn *c = a ? &a->conn[w->conn] : NULL;
 
-	if (!err)
-		err = admin_arg_u64(c, "epoch", 0, 1, UINT64_MAX, &epoch);
+	if (!c || c->serial != w->connected_ns)
+		return;
+	c->count[1] = 1;
+	if (c->state == ADMIN_WAIT)
+		admin_resume(c, err);
+	else
+		c->wait_err = err;	/* at once, from within run() */
+}
+
+/* Not answered before it is on disk: a restart must not bring the former one back. */
+static int raise_wait(struct admin_conn *c, struct space *sp)
+{
+	struct epoch_wait w = {
+		.done = raise_durable, .conn = (uint32_t)(c - c->a->conn),
+		.connected_ns = c->serial,
+	};
+
+	if (!c->d->tiers || !c->d->tiers->disk)
+		c->count[1] = 1;
+	else if (!epoch_make_durable(c->d, sp, &w))
+		return admin_refuse(c, -EBUSY, "space %s is at epoch %llu now, but too many others "
+				    "are being written to disk: raise it again", sp->name,
+				    (unsigned long long)sp->epoch);
+	return 0;
+}
+
+static int raise_begin(struct admin_conn *c, struct space *sp)
+{
+	uint64_t epoch;
+	int err = admin_arg_u64(c, "epoch", 0, 1, UINT64_MAX, &epoch);
+
 	if (err)
 		return err;
-	was = sp->epoch;
+	c->count[0] = sp->epoch;
 	err = space_raise_epoch(c->d->pool, sp, epoch);
 	if (err == -EINVAL)
 		return admin_refuse(c, err, "space %s is at epoch %llu: a new one must be higher",
-				    sp->name, (unsigned long long)was);
+				    sp->name, (unsigned long long)sp->epoch);
 	if (err)
 		return admin_refuse(c, err, "too many former epochs still have blocks: try later");
+	c->started = true;
 	epoch_raised(c->d, sp);
 	c->d->rc.kick = true;
+	return raise_wait(c, sp);
+}
+
+static int space_raise(struct admin_conn *c)
+{
+	struct space *sp;
+	int err = admin_arg_space(c, true, &sp);
+
+	if (!err && !c->started)
+		err = raise_begin(c, sp);
+	if (err)
+		return err;
+	if (!c->count[1])
+		return ADMIN_LATER;
+	if (c->wait_err)
+		return admin_refuse(c, c->wait_err, "space %s is at epoch %llu now, but a restart may "
+				    "bring the former one back: disk: %s", sp->name,
+				    (unsigned long long)sp->epoch, strerror(-c->wait_err));
 	json_str(&c->j, "space", sp->name);
-	json_u64(&c->j, "former_epoch", was);
+	json_u64(&c->j, "former_epoch", c->count[0]);
 	json_u64(&c->j, "epoch", sp->epoch);
 	json_u64(&c->j, "stale_blocks", sp->nr_stale);
 	return 0;
@@ -46,7 +94,7 @@ static int space_raise(struct admin_conn *c)
 /* Drop @b and what becomes a leaf by that, up to @budget. */
 static void drop_chain(struct daemon *d, struct block *b, uint64_t *budget, uint64_t *ret_nr)
 {
-	while (*budget && index_can_evict(b)) {
+	while (*budget && index_can_evict(d->ix, b)) {
 		uint32_t parent = b->parent;
 
 		index_evict(d->ix, b, KVMD_MISS_DROPPED);
@@ -83,7 +131,8 @@ static int space_drop(struct admin_conn *c)
 
 		if (looked++ == ADMIN_SCAN || !budget)
 			return ADMIN_MORE;
-		if (b->state == BLK_SEALED && (!sp || p->sid[b->sid].sp == sp))
+		if ((b->state == BLK_SEALED || b->state == BLK_EVICTING) &&
+		    (!sp || p->sid[b->sid].sp == sp))
 			drop_chain(c->d, b, &budget, &c->count[0]);
 		if (budget)
 			c->cur[0]--;
@@ -132,6 +181,10 @@ static int check_run(struct admin_conn *c)
 	if (!err) {
 		room = "index";
 		err = index_check(c->d->ix, msg, sizeof(msg));
+	}
+	if (!err && c->d->tiers) {
+		room = "tiers";
+		err = tiers_check(c->d->tiers, msg, sizeof(msg));
 	}
 	if (err) {
 		log_err("check of the %s: %s", room, msg);

@@ -4,6 +4,8 @@
  */
 #include "kvmd/svc/admin.h"
 
+#include "kvmd/lib/mem.h"
+
 static const char *const misses[KVMD_NR_MISS] = {
 	[KVMD_MISS_NONE]	= "none",
 	[KVMD_MISS_NEVER]	= "never",
@@ -112,4 +114,34 @@ int admin_arg_slab(struct admin_conn *c, struct slab **ret_s)
 				    (unsigned long long)id);
 	*ret_s = &c->d->pool->slab[id];
 	return 0;
+}
+
+int admin_arg_keys(struct admin_conn *c)
+{
+	const char *s = admin_arg(c, "keys");
+	size_t nr = 0;
+
+	if (!s || !*s)
+		return admin_refuse(c, -EINVAL,
+				    "keys= is missing: 64 hex digits each, commas between");
+	c->keys = mem_calloc(strlen(s) / (2 * KVMD_KEY_BYTES) + 1, KVMD_KEY_BYTES);
+	if (!c->keys)
+		return admin_refuse(c, -ENOMEM, "out of memory for the keys");
+	while (*s) {
+		size_t len = strcspn(s, ",");
+
+		if (admin_parse_hex(s, len, c->keys + nr * KVMD_KEY_BYTES, KVMD_KEY_BYTES))
+			return admin_refuse(c, -EINVAL, "key %zu: 64 hex digits are wanted", nr);
+		nr++;
+		s += len + (s[len] == ',');
+	}
+	c->count[0] = nr;
+	return 0;
+}
+
+int admin_arg_bounds(struct admin_conn *c, uint64_t *ret_limit, uint64_t *ret_offset)
+{
+	int err = admin_arg_u64(c, "limit", ADMIN_ROWS, 1, ADMIN_MAX_ROWS, ret_limit);
+
+	return err ? err : admin_arg_u64(c, "offset", 0, 0, UINT64_MAX, ret_offset);
 }

@@ -3,48 +3,23 @@
  * admin_explain.c - why does this key list hit, or miss?
  *
  * Walks the keys as an open would, without taking a lease or touching a block,
- * and says of each what is here; of a key that is not, what the ghosts
- * remember. The prefix rule counts: in a full group a block behind the first
- * miss cannot be hit, even if it is there ("behind").
+ * and says of each what is here and in which tier; of a key that is not, what
+ * the ghosts remember. The prefix rule counts: in a full group a block behind the
+ * first miss cannot be hit, even if it is there ("behind").
  *
- * cur[0]: next key; cur[1]: leading hits; count[0]: keys in c->keys.
+ * cur[0]: next key; cur[1]: leading hits; count[0]: keys in c->keys; count[1..4]:
+ * hits by where they are.
  */
 #include "kvmd/svc/admin.h"
 
-#include <stdio.h>
-
-#include "kvmd/lib/mem.h"
-
 #define TURN_KEYS	128	/* looked up and written in one turn */
-
-static int parse_keys(struct admin_conn *c)
-{
-	const char *s = admin_arg(c, "keys");
-	size_t nr = 0;
-
-	if (!s || !*s)
-		return admin_refuse(c, -EINVAL,
-				    "keys= is missing: 64 hex digits each, commas between");
-	c->keys = mem_calloc(strlen(s) / (2 * KVMD_KEY_BYTES) + 1, KVMD_KEY_BYTES);
-	if (!c->keys)
-		return admin_refuse(c, -ENOMEM, "out of memory for the keys");
-	while (*s) {
-		size_t len = strcspn(s, ",");
-
-		if (admin_parse_hex(s, len, c->keys + nr * KVMD_KEY_BYTES, KVMD_KEY_BYTES))
-			return admin_refuse(c, -EINVAL, "key %zu: 64 hex digits are wanted", nr);
-		nr++;
-		s += len + (s[len] == ',');
-	}
-	c->count[0] = nr;
-	return 0;
-}
 
 static void put_here(struct admin_conn *c, const struct block *b, bool expired)
 {
 	struct json *j = &c->j;
 
 	json_u64(j, "block", pool_id(c->d->pool, b));
+	json_str(j, "tier", admin_block_tier(b));
 	json_u64(j, "slot", b->slot);
 	json_u64(j, "leases", b->leases);
 	json_u64(j, "uses", b->uses);
@@ -53,6 +28,16 @@ static void put_here(struct admin_conn *c, const struct block *b, bool expired)
 		json_null(j, "last_used_ms");
 	else
 		json_u64(j, "last_used_ms", admin_age_ms(c->d->pool, b->last_use));
+}
+
+enum { HITS_HBM = 1, HITS_RAM, HITS_DISK, HITS_LOADING };
+
+static unsigned hits_of(const struct block *b)
+{
+	if (b->state == BLK_LOADING)
+		return HITS_LOADING;
+	/* On its way out it is still where it was. */
+	return b->slot ? HITS_HBM : b->ram ? HITS_RAM : HITS_DISK;
 }
 
 static void put_key(struct admin_conn *c, const struct space *sp, uint32_t g, uint64_t i)
@@ -69,6 +54,8 @@ static void put_key(struct admin_conn *c, const struct space *sp, uint32_t g, ui
 	struct json *j = &c->j;
 
 	c->cur[1] += hit && c->cur[1] == i;
+	if (hit)
+		c->count[hits_of(b)]++;
 	json_obj(j, NULL);
 	json_u64(j, "position", i);
 	json_hex(j, "key", key, KVMD_KEY_BYTES);
@@ -94,7 +81,7 @@ static int explain_run(struct admin_conn *c)
 	if (!err)
 		err = admin_arg_group(c, sp, &g);
 	if (!err && !c->started)
-		err = parse_keys(c);
+		err = admin_arg_keys(c);
 	if (err)
 		return err;
 	if (!c->started) {
@@ -114,6 +101,10 @@ static int explain_run(struct admin_conn *c)
 		return ADMIN_MORE;
 	json_arr_end(&c->j);
 	json_u64(&c->j, "leading_hits", c->cur[1]);
+	json_u64(&c->j, "hbm_hits", c->count[HITS_HBM]);
+	json_u64(&c->j, "ram_hits", c->count[HITS_RAM]);
+	json_u64(&c->j, "disk_hits", c->count[HITS_DISK]);
+	json_u64(&c->j, "loading_hits", c->count[HITS_LOADING]);
 	return 0;
 }
 

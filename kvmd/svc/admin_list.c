@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * admin_list.c - what there can be many of: clients, sequences, blocks.
+ * admin_list.c - what there can be many of: clients and sequences.
  *
- * Blocks and sequences are walked a bounded piece a turn. A listing ends after
- * limit= rows and names the place where the next one goes on ("next"; absent at
- * the end). What changes meanwhile may be seen or not, as in /proc.
+ * Sequences are walked a bounded piece a turn. A listing ends after limit= rows
+ * and names the place where the next one goes on ("next"; absent at the end).
+ * What changes meanwhile may be seen or not, as in /proc.
  *
  * cur[0] is where the walk is, cur[1] how many rows are out.
  */
@@ -15,13 +15,6 @@
 #include "kvmd/lib/clock.h"
 
 #define SEQ_ROWS	1024	/* positions of one sequence in one answer */
-
-static int list_bounds(struct admin_conn *c, uint64_t *ret_limit, uint64_t *ret_offset)
-{
-	int err = admin_arg_u64(c, "limit", ADMIN_ROWS, 1, ADMIN_MAX_ROWS, ret_limit);
-
-	return err ? err : admin_arg_u64(c, "offset", 0, 0, UINT64_MAX, ret_offset);
-}
 
 /* ------------------------------------------------------------------ clients */
 
@@ -121,6 +114,10 @@ static void put_seq(struct json *j, const struct session *s, uint32_t n)
 	json_u64(j, "positions", positions);
 	json_bool(j, "no_store", q->flags & SEQ_F_NO_STORE);
 	json_bool(j, "has_hole", hole);
+	json_bool(j, "swapped", q->flags & SEQ_F_SWAPPED);
+	json_bool(j, "broken", q->flags & SEQ_F_BROKEN);
+	json_bool(j, "loading", q->loading);
+	json_u64(j, "ready_positions", q->loading ? q->rdy[0] : q->len[0]);
 	json_bool(j, "stale", q->sid != s->sp->sid);
 	json_u64(j, "publishing", q->nr_publishing);
 	json_bool(j, "waits", q->blocked != SEQ_NO_OP);
@@ -134,7 +131,7 @@ static int list_seqs(struct admin_conn *c)
 {
 	uint64_t limit, offset, looked = 0;
 	struct session *only;
-	int err = list_bounds(c, &limit, &offset);
+	int err = admin_arg_bounds(c, &limit, &offset);
 
 	if (!err)
 		err = admin_arg_session(c, false, &only);
@@ -183,6 +180,7 @@ static void put_position(struct json *j, const struct pool *p, uint32_t pos, uin
 	json_u64(j, "position", pos);
 	json_u64(j, "block", id);
 	json_u64(j, "slot", id ? b->slot : 0);
+	json_str(j, "tier", id ? admin_block_tier(b) : NULL);
 	json_str(j, "state", id ? blk_state_name(b->state) : "null");
 	json_u64(j, "leases", id ? b->leases : 0);
 	json_bool(j, "private", id && (b->state == BLK_OPEN || b->state == BLK_SEALING));
@@ -194,7 +192,7 @@ static int show_seq(struct admin_conn *c)
 	uint64_t n, limit, offset, end;
 	struct session *s;
 	uint32_t g;
-	int err = list_bounds(c, &limit, &offset);
+	int err = admin_arg_bounds(c, &limit, &offset);
 
 	limit = min(limit, (uint64_t)SEQ_ROWS);
 	if (!err)
@@ -224,180 +222,10 @@ static int show_seq(struct admin_conn *c)
 	return 0;
 }
 
-/* ------------------------------------------------------------------- blocks */
-
-static const struct {
-	uint8_t flag;
-	const char *name;
-} flag_names[] = {
-	{ BLK_F_NO_STORE, "no_store" }, { BLK_F_TTL, "ttl" }, { BLK_F_PRIO, "prio" },
-	{ BLK_F_COLD, "cold" }, { BLK_F_IDLE, "idle" },
-};
-
-static void put_block(const struct daemon *d, struct json *j, const struct block *b)
-{
-	const struct pool *p = d->pool;
-	const struct sid_info *sid = &p->sid[b->sid];
-	bool sealed = b->state == BLK_SEALED;
-
-	json_obj(j, NULL);
-	json_u64(j, "block", pool_id(p, b));
-	json_u64(j, "generation", b->gen);
-	json_str(j, "state", blk_state_name(b->state));
-	json_str(j, "space", sid->sp ? sid->sp->name : NULL);
-	json_u64(j, "group", b->group);
-	json_u64(j, "epoch", sid->epoch);
-	json_bool(j, "stale", sid->sp && sid->sp->sid != b->sid);
-	json_u64(j, "slot", b->slot);
-	json_u64(j, "leases", b->leases);
-	json_u64(j, "children", b->nr_kids);
-	if (sealed)
-		json_u64(j, "parent", b->parent);
-	else
-		json_null(j, "parent");
-	if (sealed || b->owner >= POOL_MAX_CONNS)
-		json_null(j, "owner_session");
-	else
-		json_u64(j, "owner_session", d->session[b->owner].serial);
-	json_u64(j, "position", b->pos);
-	json_u64(j, "uses", b->uses);
-	json_u64(j, "priority", b->prio);
-	json_arr(j, "flags");
-	for (size_t i = 0; i < ARRAY_SIZE(flag_names); i++)
-		if (b->flags & flag_names[i].flag)
-			json_str(j, NULL, flag_names[i].name);
-	json_arr_end(j);
-	if (b->flags & BLK_F_IDLE)
-		json_u64(j, "idle_ms", admin_age_ms(p, b->last_use));
-	else
-		json_null(j, "idle_ms");
-	if (sealed || b->state == BLK_SEALING)
-		json_hex(j, "key", b->key, sizeof(b->key));
-	else
-		json_null(j, "key");
-	json_obj_end(j);
-}
-
-struct block_filter {
-	const struct space *sp;
-	int group, state;		/* -1: any */
-};
-
-static int block_filter(struct admin_conn *c, struct block_filter *ret_f)
-{
-	const char *state = admin_arg(c, "state");
-	struct space *sp;
-	uint64_t group;
-	int err = admin_arg_space(c, false, &sp);
-
-	if (!err)
-		err = admin_arg_u64(c, "group", UINT64_MAX, 0, KVMD_MAX_GROUPS - 1, &group);
-	if (err)
-		return err;
-	*ret_f = (struct block_filter) { .sp = sp, .group = (int)group, .state = -1 };
-	for (int s = 0; state && s < NR_BLK_STATE; s++)
-		if (!strcmp(state, blk_state_name((unsigned)s)))
-			ret_f->state = s;
-	if (state && ret_f->state < 0)
-		return admin_refuse(c, -EINVAL, "no block state '%.20s'", state);
-	return 0;
-}
-
-static bool block_fits(const struct pool *p, const struct block *b, const struct block_filter *f)
-{
-	if (b->state == BLK_FREE || (f->state >= 0 && b->state != f->state))
-		return false;
-	if (f->group >= 0 && b->group != f->group)
-		return false;
-	return !f->sp || p->sid[b->sid].sp == f->sp;
-}
-
-static int list_blocks(struct admin_conn *c)
-{
-	const struct pool *p = c->d->pool;
-	uint64_t limit, offset, looked = 0;
-	struct block_filter f;
-	int err = list_bounds(c, &limit, &offset);
-
-	if (!err)
-		err = block_filter(c, &f);
-	if (err)
-		return err;
-	if (!c->started) {
-		c->started = true;
-		c->cur[0] = max(offset, (uint64_t)1);
-		json_arr(&c->j, "blocks");
-	}
-	for (; c->cur[0] < p->next_fresh; c->cur[0]++) {
-		const struct block *b = pool_block(p, (uint32_t)c->cur[0]);
-
-		if (looked++ == ADMIN_SCAN)
-			return ADMIN_MORE;
-		if (!block_fits(p, b, &f))
-			continue;
-		if (c->cur[1]++ == limit) {
-			json_arr_end(&c->j);
-			json_u64(&c->j, "next", c->cur[0]);
-			return 0;
-		}
-		put_block(c->d, &c->j, b);
-		looked = min(looked + ADMIN_ROW_COST, (uint64_t)ADMIN_SCAN);
-	}
-	json_arr_end(&c->j);
-	return 0;
-}
-
-static int find_by_key(struct admin_conn *c, const char *hex, struct block **ret_b)
-{
-	uint8_t key[KVMD_KEY_BYTES];
-	struct space *sp;
-	uint32_t g;
-	int err = admin_arg_space(c, true, &sp);
-
-	if (!err)
-		err = admin_arg_group(c, sp, &g);
-	if (!err && admin_parse_hex(hex, strlen(hex), key, sizeof(key)))
-		err = admin_refuse(c, -EINVAL, "key: 64 hex digits are wanted");
-	if (!err)
-		*ret_b = index_find(c->d->ix, sp->sid, (uint8_t)g, key,
-				    index_hash(c->d->ix, sp->sid, (uint8_t)g, key));
-	return err;
-}
-
-static int show_block(struct admin_conn *c)
-{
-	const char *hex = admin_arg(c, "key");
-	const struct pool *p = c->d->pool;
-	struct block *b = NULL;
-	uint64_t id;
-	int err;
-
-	if (hex) {
-		err = find_by_key(c, hex, &b);
-	} else {
-		err = admin_arg_u64(c, "block", 0, 1, p->nr_blocks, &id);
-		if (!err && !id)
-			err = admin_refuse(c, -EINVAL, "block= or key= is missing");
-		else if (!err && id < p->next_fresh)
-			b = pool_block(p, (uint32_t)id);
-	}
-	if (err)
-		return err;
-	if (!b || b->state == BLK_FREE)
-		return admin_refuse(c, -ENOENT,
-				    "no such block: `kvctl explain` says why a key is not here");
-	json_arr(&c->j, "blocks");
-	put_block(c->d, &c->j, b);
-	json_arr_end(&c->j);
-	return 0;
-}
-
 const struct admin_verb admin_list_verbs[] = {
 	{ "client",	"list",	"",					false, list_clients },
 	{ "client",	"show",	"session ",				false, show_client },
 	{ "seq",	"list",	"session limit offset ",		false, list_seqs },
 	{ "seq",	"show",	"session seq group limit offset ",	false, show_seq },
-	{ "block",	"list",	"space group state limit offset ",	false, list_blocks },
-	{ "block",	"show",	"block space group key ",		false, show_block },
 	{ 0 },
 };

@@ -1,19 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * admin_show.c - what the daemon says of itself: status, counters, pressure,
- * spaces, tenants, devices, configuration.
+ * admin_show.c - what the daemon says of itself: status, counters, spaces,
+ * tenants, devices.
  *
  * Each is a walk over a small fixed table; what is as long as the pool is in
- * admin_list.c.
+ * admin_list.c and admin_block.c.
  */
 #include "kvmd/svc/admin.h"
 
-#include <stdio.h>
 #include <unistd.h>
 
 #include "kvmd/lib/clock.h"
-#include "kvmd/lib/fault.h"
-#include "kvmd/lib/log.h"
 #include "kvmd/lib/stats.h"
 #include "kvmd/pool/policy.h"
 
@@ -55,23 +52,6 @@ static void put_usage(struct json *j, const struct usage *u)
 	json_u64(j, "leased_bytes", less(u->slot, u->free + u->idle));
 	json_u64(j, "coming_bytes", u->coming);
 	json_u64(j, "waiting_allocations", u->waiters);
-}
-
-static void put_pressure(const struct daemon *d, struct json *j)
-{
-	static const char *const names[NR_PSI_WINDOW] = { "avg10", "avg60", "avg300" };
-	uint64_t now = clock_ns();
-	struct psi psi = d->psi;
-
-	psi_advance(&psi, d->pressure, less(now, d->pressure_since_ns));
-	json_str(j, "level", psi_level_name(d->pressure));
-	for (unsigned k = 0; k < NR_PSI_KIND; k++) {
-		json_obj(j, psi_kind_name(k));
-		for (unsigned w = 0; w < NR_PSI_WINDOW; w++)
-			json_f64(j, names[w], (double)(int64_t)(psi.avg[k][w] * 1e4 + 0.5) / 100);
-		json_u64(j, "total_us", psi_total_ns(d, k, now) / 1000);
-		json_obj_end(j);
-	}
 }
 
 /* ------------------------------------------------------------------- status */
@@ -146,37 +126,13 @@ static int show_status(struct admin_conn *c)
 	status_hbm(d, j);
 	status_metadata(d, j);
 	json_obj(j, "pressure");
-	put_pressure(d, j);
+	admin_put_pressure(d, j);
 	json_obj_end(j);
+	admin_put_tiers(d, j);
 	json_obj(j, "counters");
 	for (unsigned i = 0; i < KVMD_NR_STAT; i++)
 		json_u64(j, stats_name(i), ld_rlx(&stats_val[i]));
 	json_obj_end(j);
-	return 0;
-}
-
-static int show_pressure(struct admin_conn *c)
-{
-	const struct pool *p = c->d->pool;
-	struct json *j = &c->j;
-
-	put_pressure(c->d, j);
-	json_arr(j, "spaces");
-	for (uint32_t i = 0; i < POOL_MAX_SPACES; i++) {
-		const struct space *sp = &p->space[i];
-		uint64_t waiters = 0;
-
-		if (!sp->in_use)
-			continue;
-		for (uint32_t g = 0; g < sp->nr_groups; g++)
-			waiters += sp->gp[g].nr_waiters;
-		json_obj(j, NULL);
-		json_str(j, "space", sp->name);
-		json_str(j, "level", psi_level_name(reclaim_pressure(sp)));
-		json_u64(j, "waiting_allocations", waiters);
-		json_obj_end(j);
-	}
-	json_arr_end(j);
 	return 0;
 }
 
@@ -188,7 +144,7 @@ static int show_stat(struct admin_conn *c)
 
 	json_u64(j, "now_ns", clock_ns());
 	json_u64(j, "boot_ns", c->d->start_ns);
-	json_str(j, "pressure_level", psi_level_name(c->d->pressure));
+	json_str(j, "pressure_level", psi_level_name(c->d->psi[PSI_HBM].level));
 	json_arr(j, "counters");
 	for (unsigned i = 0; i < KVMD_NR_STAT; i++) {
 		json_obj(j, NULL);
@@ -314,6 +270,10 @@ static void put_tenant(struct json *j, const struct tenant *t)
 	json_u64(j, "hbm_low_bytes", t->hbm_low);
 	json_u64(j, "hbm_high_bytes", t->hbm_high);
 	json_u64(j, "hbm_max_bytes", t->hbm_max);
+	json_u64(j, "ram_bytes", t->ram_bytes);
+	json_u64(j, "ram_max_bytes", t->ram_max);
+	json_u64(j, "disk_bytes", t->disk_bytes);
+	json_u64(j, "disk_max_bytes", t->disk_max);
 	json_u64(j, "pinned_bytes", t->pinned_bytes);
 	json_u64(j, "max_pinned_bytes", t->pin_bytes);
 	json_u64(j, "ring_bytes", t->ring_bytes);
@@ -372,94 +332,13 @@ static int show_devs(struct admin_conn *c)
 	return 0;
 }
 
-/* ------------------------------------------------------------ configuration */
-
-/* A time that nobody set: something else decides. */
-static bool is_unset(const struct conf_opt *o, const void *base)
-{
-	const uint64_t *v = (const uint64_t *)(const void *)((const char *)base + o->offset);
-
-	return o->type == CONF_TIME && !o->def && *v == UINT64_MAX;
-}
-
-static void put_section(struct json *j, const char *section, const char *name, const void *base)
-{
-	for (size_t i = 0; i < config_table.nr_opts; i++) {
-		const struct conf_opt *o = &config_table.opts[i];
-		char value[512];
-
-		if (strcmp(o->section, section))
-			continue;
-		conf_format(o, base, value, sizeof(value));
-		if (!strcmp(o->key, "socket_mode"))	/* given and shown in octal */
-			snprintf(value, sizeof(value), "%o",
-				 ((const struct config_daemon *)base)->socket_mode);
-		json_obj(j, NULL);
-		json_str(j, "section", section);
-		json_str(j, "name", name);
-		json_str(j, "key", o->key);
-		if (is_unset(o, base))
-			json_null(j, "value");
-		else
-			json_str(j, "value", value);
-		json_str(j, "default", o->def);
-		json_bool(j, "reloadable", o->reloadable);
-		json_str(j, "help", o->help);
-		json_obj_end(j);
-	}
-}
-
-static int show_conf(struct admin_conn *c)
-{
-	const struct config *cf = &c->d->conf;
-	struct json *j = &c->j;
-
-	json_str(j, "path", c->d->conf_path);
-	json_arr(j, "options");
-	put_section(j, "daemon", NULL, &cf->daemon);
-	put_section(j, "pool", NULL, &cf->pool);
-	for (uint32_t i = 0; i < cf->nr_devs; i++)
-		put_section(j, "device", cf->dev[i].name, &cf->dev[i]);
-	for (uint32_t i = 0; i < cf->nr_tenants; i++)
-		put_section(j, "tenant", cf->tenant[i].name, &cf->tenant[i]);
-	json_arr_end(j);
-	return 0;
-}
-
-static int show_log(struct admin_conn *c)
-{
-	json_str(&c->j, "level", log_level_name(log_get_level()));
-	return 0;
-}
-
-static int show_faults(struct admin_conn *c)
-{
-	struct json *j = &c->j;
-
-	json_arr(j, "sites");
-	for (unsigned i = 0; i < NR_FAULT; i++) {
-		json_obj(j, NULL);
-		json_str(j, "site", fault_name((enum fault_site)i));
-		json_bool(j, "armed", ld_rlx(&fault_armed[i]));
-		json_u64(j, "calls", fault_nr_calls((enum fault_site)i));
-		json_u64(j, "hits", fault_nr_hits((enum fault_site)i));
-		json_obj_end(j);
-	}
-	json_arr_end(j);
-	return 0;
-}
-
 const struct admin_verb admin_show_verbs[] = {
 	{ "status",	"show",	"",		false, show_status },
-	{ "pressure",	"show",	"",		false, show_pressure },
 	{ "stat",	"show",	"",		false, show_stat },
 	{ "stat",	"fd",	"",		false, show_stat_fd },
 	{ "space",	"list",	"",		false, show_spaces },
 	{ "space",	"show",	"space ",	false, show_space },
 	{ "tenant",	"list",	"",		false, show_tenants },
 	{ "dev",	"list",	"",		false, show_devs },
-	{ "conf",	"show",	"",		false, show_conf },
-	{ "log",	"show",	"",		false, show_log },
-	{ "fault",	"show",	"",		false, show_faults },
 	{ 0 },
 };

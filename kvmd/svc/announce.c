@@ -6,7 +6,7 @@
  * answered, or when the deadline has passed: then those that have not answered
  * are held back (their rings are not served) until they do.
  */
-#include "kvmd/svc/daemon.h"
+#include "kvmd/svc/keep.h"
 
 #include "kvmd/lib/log.h"
 #include "kvmd/lib/stats.h"
@@ -37,6 +37,7 @@ static int send_slab(struct conn *c, struct slab *s)
 	/* Also when sending fails half-way: the process may have the first handles. */
 	slab_bit_set(s->mapped, c->id);
 	slab_bit_set(s->ever, c->id);
+	keep_slab(c->d, s);
 	m.fd_total = s->gp->sp->dev[0]->ops->has_memory ? s->nr_ext : 0;
 	do {
 		for (n = 0; n < KVMD_MAX_FDS && at + n < m.fd_total; n++)
@@ -108,10 +109,22 @@ static void slab_failed(struct pool *p, struct gpool *gp, int err)
 	pool_daemon(p)->rc.kick = true;
 }
 
+static void slab_changed(struct pool *p, struct slab *s)
+{
+	keep_slab(pool_daemon(p), s);
+}
+
+static void space_changed(struct pool *p, struct space *sp)
+{
+	keep_space(pool_daemon(p), sp);
+}
+
 const struct pool_events announce_events = {
 	.slab_ready = slab_ready,
 	.slab_unmap = slab_unmap,
 	.slab_failed = slab_failed,
+	.slab_changed = slab_changed,
+	.space_changed = space_changed,
 };
 
 /* --------------------------------------------------------------- answers */
@@ -159,8 +172,10 @@ void announce_acked(struct conn *c, uint32_t slab, uint32_t gen, bool deleted)
 	/* An answer to an earlier announcement may come while unmapping is asked. */
 	if (deleted != (s->state == SLAB_UNMAPPING))
 		return;
-	if (deleted)
+	if (deleted) {
 		slab_bit_clear(s->mapped, c->id);
+		keep_slab(c->d, s);
+	}
 	settled(c, s);
 	slab_advance(c->d->pool, s);
 	c->d->rc.kick = true;
@@ -190,8 +205,11 @@ static void forget(struct conn *c, bool gone)
 			settled(c, s);
 		if (gone)
 			slab_bit_clear(s->ever, c->id);
-		if (owed)
-			slab_advance(c->d->pool, s);
+		if (!owed)
+			continue;
+		if (s->state != SLAB_NONE)
+			keep_slab(c->d, s);
+		slab_advance(c->d->pool, s);
 	}
 	c->d->rc.kick = true;
 }
@@ -206,8 +224,10 @@ void announce_conn_recycle(struct conn *c)
 	for (uint32_t i = 0; i < c->d->pool->slab_end; i++) {
 		struct slab *s = &c->d->pool->slab[i];
 
-		if (slab_bit(s->ever, c->id))
-			s->tainted = true;
+		if (!slab_bit(s->ever, c->id))
+			continue;
+		s->tainted = true;
+		keep_slab(c->d, s);
 	}
 	forget(c, true);
 }

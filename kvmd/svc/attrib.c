@@ -39,6 +39,21 @@ void attrib_merged(struct session *s, struct seq *q, uint32_t pos)
 	stat_sub(TOKENS_PENDING, n);
 }
 
+void attrib_loaded(struct session *s, struct seq *q, uint32_t first, uint32_t nr)
+{
+	uint32_t bt = s->sp->gp[0].geo.block_tokens;
+	uint32_t ram_end = q->nr_hbm + q->nr_ram, end = first + nr, ram, disk;
+
+	ram = first < ram_end ? (min(end, ram_end) - first) * bt : 0;
+	disk = nr * bt - ram;
+	ram = min(ram, q->tokens_asked);
+	disk = min(disk, q->tokens_asked - ram);
+	q->tokens_asked -= ram + disk;
+	stat_add(TOKENS_RAM, ram);
+	stat_add(TOKENS_DISK, disk);
+	stat_sub(TOKENS_PENDING, ram + disk);
+}
+
 static void count_reason(uint8_t miss, uint32_t n)
 {
 	switch (miss) {

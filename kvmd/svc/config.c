@@ -25,6 +25,8 @@ static const char *const level_words[] = { "err", "warn", "info", "debug", NULL 
 #define D(f)	offsetof(struct config_daemon, f)
 #define P(f)	offsetof(struct config_pool, f)
 #define V(f)	offsetof(struct config_device, f)
+#define R(f)	offsetof(struct config_ram, f)
+#define K(f)	offsetof(struct config_disk, f)
 #define T(f)	offsetof(struct config_tenant, f)
 
 static const struct conf_opt opts[] = {
@@ -75,8 +77,52 @@ static const struct conf_opt opts[] = {
 	  "a session that has not mapped a slab by then is held back" },
 	{ "pool", "ticket_timeout", CONF_TIME, P(ticket_timeout_ns), "60s", 1000000, 0, NULL, true,
 	  "a sent sequence that nobody received ends then" },
+	{ "pool", "clean_ahead", CONF_PERMILLE, P(clean_ahead), "5%", 0, 900, NULL, true,
+	  "slots whose blocks are copied down ahead of need, so that evicting them is free" },
+	{ "pool", "copy_bytes", CONF_BYTES, P(copy_bytes), "16M", 4096, 1ull << 30, NULL, true,
+	  "most bytes of copies in flight, each direction; at least one block" },
+	{ "pool", "recompute", CONF_BOOL, P(recompute), "yes", 0, 0, NULL, true,
+	  "refuse to load what the client, by its own word, recomputes faster" },
+	{ "pool", "resume_timeout", CONF_TIME, P(resume_ns), "30s", 1000000, 0, NULL, true,
+	  "how long a restarted daemon keeps the blocks of a client that has not come back" },
 	{ "pool", "fault", CONF_STR, P(fault), NULL, 0, 0, NULL, false,
 	  "fault injection, for tests" },
+
+	{ "ram", "bytes", CONF_BYTES, R(bytes), "0", 0, 0, NULL, true,
+	  "size of the RAM tier; 0: none" },
+	{ "ram", "chunk", CONF_BYTES, R(chunk_bytes), "0", 0, 1ull << 30, NULL, false,
+	  "size of its memfds; 0: bytes / 64, at least 2 MiB, at most 1 GiB" },
+	{ "ram", "hugetlb", CONF_BOOL, R(hugetlb), "yes", 0, 0, NULL, false,
+	  "try 2 MiB hugetlb pages first" },
+	{ "ram", "lock", CONF_BOOL, R(lock), "yes", 0, 0, NULL, false,
+	  "lock it in memory" },
+	{ "ram", "test", CONF_STR, R(test), NULL, 0, 0, NULL, false,
+	  "test tiers stacked on it, for tests: null, delay:..., error:..." },
+
+	{ "disk", "path", CONF_STR, K(path), NULL, 0, 0, NULL, false,
+	  "files or block devices of the disk tier, comma separated, striped" },
+	{ "disk", "bytes", CONF_BYTES, K(bytes), "16G", 1 << 20, 0, NULL, false,
+	  "size of each file that does not exist yet" },
+	{ "disk", "segment", CONF_BYTES, K(segment_bytes), "64M", 1 << 20, 1ull << 30, NULL,
+	  false, "size of a segment in files that are made" },
+	{ "disk", "block_bytes_hint", CONF_BYTES, K(block_bytes_hint), "64K", 4096, 0, NULL,
+	  false, "smallest block expected on disk, in files that are made" },
+	{ "disk", "admission", CONF_U32, K(admission), "2", 1, 255, NULL, true,
+	  "uses of a block before it is written: 1 all, 2 second use" },
+	{ "disk", "inflight", CONF_BYTES, K(inflight_bytes), "4M", 4096, 1ull << 30, NULL, false,
+	  "bytes in flight to one file" },
+	{ "disk", "inflight_read", CONF_BYTES, K(inflight_read_bytes), "512K", 4096, 1ull << 30,
+	  NULL, false, "bytes of writes in flight while reads come" },
+	{ "disk", "write_rate", CONF_BYTES, K(write_rate), "0", 0, 0, NULL, true,
+	  "most bytes written in a second; 0: no cap" },
+	{ "disk", "write_day", CONF_BYTES, K(write_day), "0", 0, 0, NULL, true,
+	  "most bytes written in 24 hours; 0: no cap" },
+	{ "disk", "scrub_rate", CONF_BYTES, K(scrub_rate), "1M", 0, 0, NULL, true,
+	  "bytes a second read and verified in the background; 0: none" },
+	{ "disk", "discard", CONF_BOOL, K(discard), "no", 0, 0, NULL, false,
+	  "tell the file system or device which segments are free" },
+	{ "disk", "test", CONF_STR, K(test), NULL, 0, 0, NULL, false,
+	  "test tiers stacked on it, for tests" },
 
 	{ "device", "kind", CONF_STR, V(kind), "host", 0, 0, NULL, false,
 	  "backend: host or null" },
@@ -97,6 +143,10 @@ static const struct conf_opt opts[] = {
 	  "over it its own blocks are evicted first and it is slowed down; 0: no limit" },
 	{ "tenant", "hbm_max", CONF_BYTES, T(hbm_max), "0", 0, 0, NULL, true,
 	  "allocations over it are refused; 0: no limit" },
+	{ "tenant", "ram_max", CONF_BYTES, T(ram_max), "0", 0, 0, NULL, true,
+	  "blocks over it are not copied to RAM; 0: no limit" },
+	{ "tenant", "disk_max", CONF_BYTES, T(disk_max), "0", 0, 0, NULL, true,
+	  "blocks over it are not written to disk; 0: no limit" },
 	{ "tenant", "max_sessions", CONF_U64, T(max_sessions), "64", 1, POOL_MAX_CONNS, NULL, true,
 	  "sessions at a time" },
 	{ "tenant", "max_seqs", CONF_U64, T(max_seqs), "65536", 1, 1u << 24, NULL, true,
@@ -110,6 +160,8 @@ static const struct conf_opt opts[] = {
 #undef D
 #undef P
 #undef V
+#undef R
+#undef K
 #undef T
 
 /* The named section's struct, made on first mention. */
@@ -121,6 +173,10 @@ static void *resolve(void *ctx, const char *section, const char *name, char *msg
 		return &c->daemon;
 	if (!strcmp(section, "pool") && !name)
 		return &c->pool;
+	if (!strcmp(section, "ram") && !name)
+		return &c->ram;
+	if (!strcmp(section, "disk") && !name)
+		return &c->disk;
 	if (!strcmp(section, "device") && name && strlen(name) < sizeof(c->dev[0].name)) {
 		for (uint32_t i = 0; i < c->nr_devs; i++)
 			if (!strcmp(c->dev[i].name, name))
@@ -154,8 +210,8 @@ static void *resolve(void *ctx, const char *section, const char *name, char *msg
 		strcpy(c->tenant[c->nr_tenants].name, name);
 		return &c->tenant[c->nr_tenants++];
 	}
-	snprintf(msg, n, "no section [%s%s%s]: there are [daemon], [pool], [device NAME], "
-		 "[tenant NAME]", section, name ? " " : "", name ? name : "");
+	snprintf(msg, n, "no section [%s%s%s]: there are [daemon], [pool], [ram], [disk], "
+		 "[device NAME], [tenant NAME]", section, name ? " " : "", name ? name : "");
 	return NULL;
 }
 
@@ -169,13 +225,17 @@ int config_init(struct config *c)
 
 	memset(c, 0, sizeof(*c));
 	err = conf_defaults(&config_table, "daemon", &c->daemon);
-	return err ? err : conf_defaults(&config_table, "pool", &c->pool);
+	err = err ? err : conf_defaults(&config_table, "pool", &c->pool);
+	err = err ? err : conf_defaults(&config_table, "ram", &c->ram);
+	return err ? err : conf_defaults(&config_table, "disk", &c->disk);
 }
 
 void config_exit(struct config *c)
 {
 	conf_release(&config_table, "daemon", &c->daemon);
 	conf_release(&config_table, "pool", &c->pool);
+	conf_release(&config_table, "ram", &c->ram);
+	conf_release(&config_table, "disk", &c->disk);
 	for (uint32_t i = 0; i < c->nr_devs; i++)
 		conf_release(&config_table, "device", &c->dev[i]);
 	for (uint32_t i = 0; i < c->nr_tenants; i++)
@@ -220,6 +280,16 @@ static int finish_pool(struct config *c, char *msg, size_t n)
 	}
 	for (uint32_t i = 0; i < c->nr_devs; i++)
 		bytes += c->dev[i].bytes;
+	bytes += c->ram.bytes;
+	for (const char *w = c->disk.path; w && *w; w += *w == ',') {
+		bytes += c->disk.bytes;
+		w += strcspn(w, ",");
+	}
+	if (c->disk.path && c->ram.bytes < (uint64_t)16 << 20) {
+		snprintf(msg, n, "disk.path needs ram.bytes of 16M at least: blocks pass through RAM on "
+			 "their way to disk and back");
+		return -EINVAL;
+	}
 	if (!p->blocks)
 		p->blocks = min(max(bytes / p->block_bytes_hint, (uint64_t)1024),
 				(uint64_t)1 << 28);
@@ -323,6 +393,8 @@ int config_apply_tenant(const struct config_tenant *ct, struct tenant *t, char *
 	}
 	t->hbm_min = ct->hbm_min;
 	t->hbm_high = ct->hbm_high;
+	t->ram_max = ct->ram_max;
+	t->disk_max = ct->disk_max;
 	t->hbm_max = ct->hbm_max;
 	t->max_sessions = (uint32_t)ct->max_sessions;
 	t->max_seqs = (uint32_t)ct->max_seqs;

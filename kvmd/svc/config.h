@@ -33,6 +33,10 @@ struct config_pool {
 	uint64_t step_stall_ns;
 	uint64_t slab_deadline_ns;	/* for mapping an announced slab */
 	uint64_t ticket_timeout_ns;
+	uint32_t clean_ahead;		/* permille of slots kept clean and ready to go */
+	uint64_t copy_bytes;		/* most bytes of copies in flight, each direction */
+	bool recompute;			/* refuse loads that are slower than recomputing */
+	uint64_t resume_ns;		/* how long a restarted daemon waits for its clients */
 	char *fault;			/* fault injection spec, tests only */
 };
 
@@ -44,10 +48,29 @@ struct config_device {
 	bool hugetlb;
 };
 
+struct config_ram {			/* [ram] */
+	uint64_t bytes;			/* 0: no RAM tier */
+	uint64_t chunk_bytes;		/* 0: bytes / 64 */
+	bool hugetlb, lock;
+	char *test;			/* test tiers on top; NULL: none */
+};
+
+struct config_disk {			/* [disk] */
+	char *path;			/* files or block devices, comma separated; NULL: no disk tier */
+	uint64_t bytes;			/* of each file that is made */
+	uint64_t segment_bytes, block_bytes_hint;
+	uint32_t admission;		/* uses before a block is written: 1 all, 2 second use */
+	uint64_t inflight_bytes, inflight_read_bytes;
+	uint64_t write_rate, write_day, scrub_rate;
+	bool discard;
+	char *test;
+};
+
 struct config_tenant {
 	char name[KVMD_NAME_BYTES];
 	char *uids;			/* comma separated; NULL: the daemon's own and root */
 	uint64_t hbm_min, hbm_low, hbm_high, hbm_max;
+	uint64_t ram_max, disk_max;	/* bytes; 0: no limit */
 	uint64_t max_sessions, max_seqs;
 	uint64_t ring_bytes;		/* of all its sessions */
 	uint64_t pin_bytes;
@@ -56,6 +79,8 @@ struct config_tenant {
 struct config {
 	struct config_daemon daemon;
 	struct config_pool pool;
+	struct config_ram ram;
+	struct config_disk disk;
 	struct config_device dev[POOL_MAX_DEVS];
 	uint32_t nr_devs;
 	struct config_tenant tenant[POOL_MAX_TENANTS];

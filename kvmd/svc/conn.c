@@ -20,6 +20,7 @@
 #include "kvmd/lib/fault.h"
 #include "kvmd/lib/log.h"
 #include "kvmd/lib/stats.h"
+#include "kvmd/svc/keep.h"
 #include "kvmd/svc/sock.h"
 
 #define HELLO_NS	5000000000ull	/* a connection that says no hello may be closed */
@@ -90,6 +91,8 @@ static void conn_put(struct conn *c)
 		close(c->pidfd);
 	c->pidfd = -1;
 	c->state = CONN_FREE;
+	keep_conn(c->d, c);
+	c->keep_n = 0;
 }
 
 void conn_close(struct conn *c)
@@ -129,6 +132,8 @@ void conn_end(struct conn *c)
 void conn_session_gone(struct conn *c)
 {
 	c->s = NULL;
+	c->waiting = false;
+	keep_conn(c->d, c);
 	conn_put(c);
 }
 
@@ -142,6 +147,9 @@ static void pid_done(struct uring_req *r, int res)
 	}
 	c->pid_gone = true;
 	conn_close(c);
+	if (c->waiting && c->s)
+		session_end(c->s, -ECONNRESET);	/* it died while there was no daemon */
+	c->waiting = false;
 	announce_conn_gone(c);
 	conn_put(c);
 }
@@ -222,6 +230,47 @@ static void sock_done(struct uring_req *r, int res)
 	sock_arm(c);
 }
 
+/* ---------------------------------------------------- a former daemon's clients */
+
+void conn_restore(struct daemon *d, uint32_t id, const struct keep_conn *k, int pidfd,
+		  struct session *s)
+{
+	struct conn *c = &d->conn[id];
+
+	*c = (struct conn) {
+		.d = d, .id = id, .state = CONN_GONE, .sock = -1, .pidfd = pidfd, .pid = k->pid,
+		.uid = k->uid, .rank = k->rank, .s = s, .connected_ns = d->now_ns,
+		.said_bye = k->said_bye, .waiting = s && !k->said_bye, .keep_n = k->n,
+		.sock_req.done = sock_done, .pid_req.done = pid_done,
+	};
+	if (s)
+		s->nr_conns++;
+	if (uring_poll_fd(d->u, &c->pid_req, pidfd, POLLIN))
+		c->pid_gone = true;
+}
+
+bool conn_is_over(const struct conn *c)
+{
+	struct pollfd pfd = { .fd = c->pidfd, .events = POLLIN };
+
+	return c->pid_gone || c->pidfd < 0 || poll(&pfd, 1, 0) != 0;
+}
+
+void conn_take_over(struct conn *o, struct conn *c)
+{
+	o->sock = c->sock;
+	o->state = CONN_LIVE;
+	o->waiting = false;
+	o->control_seq = 0;
+	c->sock = -1;
+	c->state = CONN_GONE;
+	c->pid_gone = true;		/* the process is @o's to watch */
+	if (c->pid_req.armed)
+		uring_cancel(c->d->u, &c->pid_req);
+	conn_put(c);
+	sock_arm(o);
+}
+
 static int peer_pidfd(int sock, pid_t pid)
 {
 	socklen_t len = sizeof(int);
@@ -281,14 +330,18 @@ static void listen_done(struct uring_req *r, int res)
 			d->conf.daemon.socket);
 }
 
+void conn_init(struct daemon *d)
+{
+	for (uint32_t i = 0; i < POOL_MAX_CONNS; i++)
+		d->conn[i].sock = d->conn[i].pidfd = -1;
+}
+
 int conn_listen(struct daemon *d)
 {
 	int fd = sock_listen(d->conf.daemon.socket, SOCK_SEQPACKET, d->conf.daemon.socket_mode);
 
 	if (fd < 0)
 		return fd;
-	for (uint32_t i = 0; i < POOL_MAX_CONNS; i++)
-		d->conn[i].sock = d->conn[i].pidfd = -1;
 	d->listen_fd = fd;
 	d->listen_req.done = listen_done;
 	return uring_poll_fd(d->u, &d->listen_req, fd, POLLIN);

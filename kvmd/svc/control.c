@@ -7,7 +7,7 @@
  * ends the connection.
  */
 #include "kvmd/svc/control_check.h"
-#include "kvmd/svc/daemon.h"
+#include "kvmd/svc/keep.h"
 
 #include <stdio.h>
 
@@ -109,10 +109,11 @@ static void answer_join(struct conn *c, const struct kvmd_msg *to)
 {
 	struct session *s = c->s;
 	struct kvmd_space_reply r = { 0 };
-	int fds[2] = { s->steps_fd, s->st.rows_fd };
+	int fds[2] = { s->steps_fd, s->st.client_fd };
 
 	fill_space_reply(s, &r);
 	c->join_pending = false;
+	keep_new_conn(c);
 	reply(c, to, &r.h, sizeof(r), KVMD_MSG_JOIN_REPLY, 0, fds, 2);
 	if (c->sock >= 0 && announce_all(c))
 		conn_close(c);
@@ -137,7 +138,7 @@ static void do_space(struct conn *c, const struct kvmd_space *m, int err, char *
 		return;
 	}
 	fill_space_reply(s, &r);
-	reply(c, &m->h, &r.h, sizeof(r), KVMD_MSG_SPACE_REPLY, 0, &s->st.rows_fd, 1);
+	reply(c, &m->h, &r.h, sizeof(r), KVMD_MSG_SPACE_REPLY, 0, &s->st.client_fd, 1);
 	if (c->sock >= 0 && announce_all(c)) {
 		conn_close(c);
 		return;
@@ -217,10 +218,24 @@ static void do_join(struct conn *c, const struct kvmd_join *m, int err, char *te
 
 /* ------------------------------------------------------------------- others */
 
+static void answer_epoch(struct epoch_wait *w, int err)
+{
+	struct conn *c = &w->d->conn[w->conn];
+	struct kvmd_epoch r = { .epoch = w->epoch };
+
+	if (c->state != CONN_LIVE || c->connected_ns != w->connected_ns)
+		return;
+	if (err)
+		snprintf(r.text, sizeof(r.text), "the epoch is %llu now, but a restart may bring the "
+			 "former one back: disk: %s", (unsigned long long)w->epoch, strerror(-err));
+	reply(c, &w->h, &r.h, sizeof(r), KVMD_MSG_EPOCH_REPLY, err, NULL, 0);
+}
+
 static void do_epoch(struct conn *c, const struct kvmd_epoch *m)
 {
 	struct kvmd_epoch r = { 0 };
 	struct session *s = c->s;
+	struct epoch_wait w;
 	int err = -ENOENT;
 
 	if (s && s->state == SESSION_LIVE)
@@ -231,6 +246,18 @@ static void do_epoch(struct conn *c, const struct kvmd_epoch *m)
 			 "too many former epochs still have blocks" : "no space is open");
 	else
 		epoch_raised(c->d, s->sp);
+	/* Durable before it is acknowledged. */
+	w = (struct epoch_wait) {
+		.done = answer_epoch, .conn = c->id, .connected_ns = c->connected_ns,
+		.h = m->h, .epoch = !err ? s->sp->epoch : 0,
+	};
+	if (!err && epoch_make_durable(c->d, s->sp, &w))
+		return;
+	if (!err && c->d->tiers && c->d->tiers->disk) {
+		err = -EBUSY;
+		snprintf(r.text, sizeof(r.text), "the epoch was raised, but too many others are being "
+			 "written to disk: raise it again");
+	}
 	r.epoch = s && s->sp ? s->sp->epoch : 0;
 	reply(c, &m->h, &r.h, sizeof(r), KVMD_MSG_EPOCH_REPLY, err, NULL, 0);
 }
@@ -275,6 +302,8 @@ void control_message(struct conn *c, const void *msg, size_t bytes)
 		do_space(c, msg, err, text);
 	} else if (whole && h->type == KVMD_MSG_JOIN && bytes == sizeof(struct kvmd_join)) {
 		do_join(c, msg, err, text);
+	} else if (whole && h->type == KVMD_MSG_RESUME && bytes == sizeof(struct kvmd_resume)) {
+		resume_message(c, msg, err, text);
 	} else if (err) {
 		refused(c, "message", err, text);
 		conn_close(c);
@@ -282,6 +311,7 @@ void control_message(struct conn *c, const void *msg, size_t bytes)
 		do_epoch(c, msg);
 	} else if (h->type == KVMD_MSG_BYE) {
 		c->said_bye = true;
+		keep_conn(c->d, c);
 		conn_close(c);
 	} else {
 		do_slab_ack(c, msg);

@@ -27,6 +27,8 @@ static const struct {
 	[KVMD_MSG_EPOCH] = { "epoch", sizeof(struct kvmd_epoch) },
 	[KVMD_MSG_EPOCH_REPLY] = { "epoch_reply", 0 },
 	[KVMD_MSG_BYE] = { "bye", sizeof(struct kvmd_msg) },
+	[KVMD_MSG_RESUME] = { "resume", sizeof(struct kvmd_resume) },
+	[KVMD_MSG_RESUME_REPLY] = { "resume_reply", 0 },
 };
 
 const char *control_name(unsigned type)
@@ -117,6 +119,18 @@ static int check_join(const struct kvmd_join *m, char *msg, size_t n)
 	return 0;
 }
 
+static int check_resume(const struct kvmd_resume *m, char *msg, size_t n)
+{
+	if (m->version != KVMD_WIRE_VERSION) {
+		snprintf(msg, n, "the daemon speaks protocol version %u, the client %u",
+			 KVMD_WIRE_VERSION, m->version);
+		return -EPROTO;
+	}
+	if (m->rank >= KVMD_MAX_RANKS || m->resv0 || !is_zero(m->resv, sizeof(m->resv)))
+		return bad(msg, n, "rank must be 0 to 7, resv zero");
+	return 0;
+}
+
 int control_check(const void *m, size_t bytes, char *msg, size_t n)
 {
 	const struct kvmd_msg *h = m;
@@ -136,6 +150,8 @@ int control_check(const void *m, size_t bytes, char *msg, size_t n)
 		return check_space(m, msg, n);
 	case KVMD_MSG_JOIN:
 		return check_join(m, msg, n);
+	case KVMD_MSG_RESUME:
+		return check_resume(m, msg, n);
 	default:
 		return 0;
 	}

@@ -17,6 +17,7 @@
 #include "kvmd/lib/mem.h"
 #include "kvmd/lib/stats.h"
 #include "kvmd/reclaim/policy.h"
+#include "kvmd/svc/keep.h"
 
 /* ------------------------------------------------------ what reclaim asks */
 
@@ -45,8 +46,9 @@ static bool slab_under_way(const struct pool *p, const struct space *sp)
 }
 
 /*
- * All who hold blocks of @sp wait for more and have been quiet, and nothing is
- * under way that frees any: no step, no copy, no death, no ticket.
+ * All who hold blocks of @sp wait for more, or for slots to load into, and have
+ * been quiet, and nothing is under way that frees any: no step, no copy, no death,
+ * no ticket, no move between tiers.
  */
 static bool deadlocked(struct reclaim *rc, struct space *sp, uint64_t now_ns)
 {
@@ -58,8 +60,8 @@ static bool deadlocked(struct reclaim *rc, struct space *sp, uint64_t now_ns)
 
 		if (s->state == SESSION_FREE || s->sp != sp || !holds_blocks(s))
 			continue;
-		if (s->state != SESSION_LIVE || !s->nr_waiting || s->nr_copying || s->held ||
-		    session_wants_step(s) || s->cq_defer.head || !list_empty(&s->more) ||
+		if (s->state != SESSION_LIVE || (!s->nr_waiting && !s->st.loading) ||
+		    s->nr_copying || s->held || session_wants_step(s) || s->cq_defer.head || !list_empty(&s->more) ||
 		    now_ns - s->last_entry_ns < quiet)
 			return false;
 	}
@@ -67,8 +69,10 @@ static bool deadlocked(struct reclaim *rc, struct space *sp, uint64_t now_ns)
 		if (d->ticket[i].id && d->ticket[i].sp == sp)
 			return false;
 	for (uint32_t g = 0; g < sp->nr_groups; g++)
-		if (sp->gp[g].nr_coming)
+		if (sp->gp[g].nr_coming || sp->gp[g].out.nr)
 			return false;
+	if (d->tiers && tiers_is_busy(d->tiers))
+		return false;
 	return !slab_under_way(d->pool, sp);
 }
 
@@ -184,8 +188,11 @@ static int make_pool(struct daemon *d)
 		.slab_bytes = c->slab_bytes, .wmark_min = c->wmark_min, .wmark_low = c->wmark_low,
 		.wmark_high = c->wmark_high, .hugetlb = c->hugetlb,
 	};
-	int err = pool_create(&o, d->workers, &d->pool);
+	int err;
 
+	if (keep_is_warm(d))
+		keep_blocks(d, &o);
+	err = pool_create(&o, d->workers, &d->pool);
 	if (err)
 		return err;
 	d->pool->events = &announce_events;
@@ -193,6 +200,7 @@ static int make_pool(struct daemon *d)
 	err = index_create(d->pool, (uint32_t)min(c->ghosts, (uint64_t)UINT32_MAX), &d->ix);
 	if (err)
 		return err;
+	d->ix->kept = d->keep != NULL;
 	reclaim_init(&d->rc, d->pool, d->ix, &reclaim_events);
 	err = make_devices(d);
 	return err ? err : make_tenants(d);
@@ -215,12 +223,39 @@ static void populate_done(struct work *w)
 	(void)w;
 }
 
+/*
+ * Tiers, and with a warm start what was in the pool. When that cannot be used all
+ * of it is let go of, and the next start, which the supervisor sees to, is cold.
+ */
+static int start_from_kept(struct daemon *d)
+{
+	char msg[256] = "";
+	int err = keep_is_warm(d) ? restore_memory(d, msg, sizeof(msg)) : 0;
+
+	if (!err) {
+		err = tiering_start(d, keep_ram(d), d->conf.ram.bytes ? keep_ram_kept(d) : NULL);
+		if (err)
+			return err;
+		err = keep_is_warm(d) ? restore_blocks(d, msg, sizeof(msg)) : 0;
+	}
+	if (!err) {
+		keep_begin(d);
+		return 0;
+	}
+	keep_freeze(d);
+	keep_cold(d, msg);
+	log_err("cannot go on with the former daemon's pool: %s: started again it begins with an "
+		"empty one", msg);
+	return err;
+}
+
 int daemon_init(struct daemon *d)
 {
 	const char *what = "boot id";
 	int err = 0;
 
 	d->listen_fd = d->sig_fd = -1;
+	conn_init(d);
 	d->start_ns = d->now_ns = clock_ns();
 	log_set_level(d->conf.daemon.log_level);
 	if (getrandom(d->boot_id, sizeof(d->boot_id), 0) != sizeof(d->boot_id))
@@ -237,6 +272,11 @@ int daemon_init(struct daemon *d)
 	err = err ? err : workers_create(d->conf.daemon.workers, &d->workers);
 	what = err ? what : "io_uring (kernel.io_uring_disabled, or a container's seccomp filter)";
 	err = err ? err : uring_create(1024, &d->u);
+	err = err ? err : uring_files_init(d->u, DISK_MAX_FILES + 1);
+	what = err ? what : "what a former daemon left (its process, or the supervisor's descriptors)";
+	err = err ? err : keep_start(d);
+	if (!err)
+		keep_lock_ring(d, DISK_MAX_FILES);
 	what = err ? what : "memory for the block array, its index and ghosts (pool.blocks)";
 	err = err ? err : make_pool(d);
 	d->keys = err ? NULL : mem_zalloc((size_t)FETCH_KEYS * KVMD_KEY_BYTES);
@@ -249,13 +289,16 @@ int daemon_init(struct daemon *d)
 		log_err("cannot start: %s: %s", what, strerror(-err));
 		return err;
 	}
+	d->work_req.done = work_ready;
+	work_ready(&d->work_req, 0);
+	err = start_from_kept(d);
+	if (err)
+		return err;
 	if (d->conf.pool.populate) {
 		d->populate.fn = populate_fn;
 		d->populate.done = populate_done;
-		workers_submit(d->workers, &d->populate);
+		workers_submit(d->slow ? d->slow : d->workers, &d->populate);
 	}
-	d->work_req.done = work_ready;
-	work_ready(&d->work_req, 0);
 	err = conn_listen(d);
 	err = err ? err : admin_start(d);
 	if (err)
@@ -263,19 +306,38 @@ int daemon_init(struct daemon *d)
 	return err;
 }
 
+/* With a supervisor sessions do not end: they wait for the next daemon. */
+static void leave_clients(struct daemon *d)
+{
+	bool kept = d->keep != NULL;
+
+	keep_freeze(d);
+	for (uint32_t i = 0; i < POOL_MAX_CONNS; i++) {
+		struct conn *c = &d->conn[i];
+
+		if (c->state == CONN_FREE || c->sock < 0)
+			continue;
+		if (!kept) {
+			conn_close(c);
+			continue;
+		}
+		close(c->sock);
+		c->sock = -1;
+	}
+}
+
 void daemon_exit(struct daemon *d)
 {
 	conn_unlisten(d);
 	if (d->admin)
 		admin_stop(d);
-	for (uint32_t i = 0; i < POOL_MAX_CONNS; i++)
-		if (d->conn[i].state != CONN_FREE && d->conn[i].sock >= 0)
-			conn_close(&d->conn[i]);
+	leave_clients(d);
+	tiering_stop(d);
 	/* Copies and slab work that are under way end before their memory goes. */
 	if (d->workers)
 		while (workers_nr_pending(d->workers))
 			workers_reap(d->workers);
-	for (uint32_t i = 0; i < POOL_MAX_CONNS; i++) {
+	for (uint32_t i = 0; d->pool && i < POOL_MAX_CONNS; i++) {
 		struct session *s = &d->session[i];
 
 		if (s->state != SESSION_FREE)
@@ -283,6 +345,7 @@ void daemon_exit(struct daemon *d)
 		if (d->conn[i].pidfd > 0)
 			close(d->conn[i].pidfd);
 	}
+	tiering_exit(d);
 	uring_destroy(d->u);
 	if (d->sig_fd >= 0)
 		close(d->sig_fd);
@@ -291,5 +354,6 @@ void daemon_exit(struct daemon *d)
 	workers_destroy(d->workers);
 	mem_free(d->keys);
 	mem_free(d->ids);
+	keep_exit(d);
 	stats_exit();
 }

@@ -48,6 +48,7 @@ enum op_state {
 	OP_WAIT_ALLOC,		/* on a gpool's waiters */
 	OP_WAIT_STEP,		/* on session.step_ops */
 	OP_WAIT_COPY,		/* a device copies for it */
+	OP_WAIT_LOAD,		/* on session.load_ops: blocks of its sequence are coming */
 	OP_MORE,		/* goes on next turn: on session.more */
 	NR_OP_STATE
 };
@@ -70,6 +71,8 @@ struct op {
 	struct nodeq held;		/* blocks to release after the completion was taken */
 	uint64_t since_ns;		/* when it was taken */
 	struct kvmd_key_list list[KVMD_MAX_GROUPS];	/* OPEN with lists */
+	struct swap_wait swap;		/* SWAP_* */
+	uint32_t nr_swaps;		/* copies under way for it */
 };
 
 /* What an operation's run() returns. */
@@ -114,6 +117,7 @@ enum session_state {
 	SESSION_FREE,
 	SESSION_HELLO,		/* rings are there, no space yet */
 	SESSION_LIVE,
+	SESSION_KEPT,		/* of a former daemon: waits for its client to resume it */
 	SESSION_DEAD,		/* a process of it is gone or its ring broke: quarantined */
 	SESSION_GRACE,		/* all its processes are gone: waits for the device's grace */
 	SESSION_REAPING,	/* its blocks are being given back */
@@ -148,6 +152,8 @@ struct session {
 	uint64_t completed_ns;		/* when it last advanced, or nothing waited for it */
 	struct list step_ops;		/* in order of submission */
 	struct list more;
+	struct list load_ops;
+	uint64_t loads_seen;		/* tiers.nr_done when its sequences were last looked at */
 	struct nodeq cq_defer;		/* until the client took completion node.when */
 	struct nodeq step_defer;	/* until completed >= node.when */
 	struct nodeq pins;
@@ -168,6 +174,10 @@ struct session {
 	uint64_t nr_entries, nr_hit_blocks, nr_asked_blocks;	/* for kvctl */
 	uint32_t news_pressure;		/* last told */
 	int end_err;			/* why it ended, -errno */
+	bool kept;			/* what it has outlives the daemon (keep.h) */
+	bool barrier;			/* of a former daemon: may read what it had until then */
+	uint64_t barrier_step;		/* submitted when this daemon began */
+	uint32_t nr_ended;		/* sequences whose close is ours to finish, SEQ_F_ENDED */
 };
 
 /* ------------------------------------------------------------- connections */
@@ -187,6 +197,8 @@ struct conn {
 	bool said_bye;			/* it unmapped everything and no step runs */
 	bool pid_gone;
 	bool doomed;			/* its control socket failed: closed at the next slow turn */
+	bool waiting;			/* of a former daemon: has not resumed yet */
+	uint32_t keep_n;		/* number in the name of its kept pidfd, 0: not kept */
 	int sock, pidfd;
 	pid_t pid;
 	uid_t uid;
@@ -214,6 +226,19 @@ struct ticket {
 /* ------------------------------------------------------------------ daemon */
 
 struct admin;
+struct keep;
+
+#define NR_EPOCH_WAIT	64
+
+/* An epoch that is being made durable, and who is told then. */
+struct epoch_wait {
+	void (*done)(struct epoch_wait *w, int err);	/* NULL: free */
+	struct daemon *d;
+	uint32_t conn;			/* a client's, or kvctl's */
+	uint64_t connected_ns;		/* of that connection: is it still the same? kvctl: serial */
+	struct kvmd_msg h;		/* to be answered */
+	uint64_t epoch;
+};
 
 struct daemon {
 	struct config conf;
@@ -222,7 +247,14 @@ struct daemon {
 	struct pool *pool;
 	struct index *ix;
 	struct reclaim rc;
+	struct tiers *tiers;		/* NULL: nothing below HBM */
+	struct workers *slow;		/* for what may take long: chunks, recovery */
+	struct uring_req slow_req;
+	uint64_t slow_val;
+	char *disk_paths;		/* words that tiers' options point to */
+	struct epoch_wait epoch_wait[NR_EPOCH_WAIT];
 	struct admin *admin;
+	struct keep *keep;		/* keep.h; NULL: no supervisor, nothing outlives us */
 	uint8_t boot_id[16];
 	uint64_t start_ns;
 	int listen_fd;
@@ -245,10 +277,8 @@ struct daemon {
 	uint8_t *keys;			/* FETCH_KEYS private keys */
 	uint32_t *ids;			/* WORK_BLOCKS record ids */
 	uint64_t now_ns;		/* of this turn */
-	uint64_t pressure_ns[KVMD_NR_PRESSURE];	/* time spent at each level, any space */
-	uint32_t pressure;		/* worst of all spaces now */
-	uint64_t pressure_since_ns;
-	struct psi psi;			/* averages of it, up to pressure_since_ns */
+	uint64_t gave_up_ns;		/* when a load gave way for lack of slots last */
+	struct psi psi[NR_PSI_RES];	/* PSI_HBM: the worst of all spaces */
 	bool stop;
 };
 
@@ -312,6 +342,43 @@ bool defer_turn(struct session *s);
  */
 bool op_release_later(struct op *op, uint32_t id);
 
+/* ---------------------------------------------------------------- loads.c */
+
+/*
+ * The sequence of @op holds blocks below HBM: decide what is worth loading, give
+ * the rest back, begin. False: nothing is coming.
+ */
+bool loads_begin(struct op *op);
+/* Blocks that arrived, loads that wait for a slot. True: something changed. */
+bool loads_turn(struct session *s);
+void loads_stop(struct session *s, uint32_t sq);	/* it is closed: nobody waits any more */
+/* Loads of @sq were begun by a swap: rows follow. False: all is there already. */
+bool loads_resume(struct session *s, uint32_t sq);
+enum op_ret op_park_load(struct op *op, bool block);
+
+/* -------------------------------------------------------------- tiering.c */
+
+/* RAM and disk as configured; @keep, @kept as tiers_create(). 0 or -errno (logged). */
+int tiering_start(struct daemon *d, const struct ram_keep *keep, const struct ram_kept *kept);
+bool tiering_turn(struct daemon *d);		/* true: something was done */
+bool tiering_wants_turn(const struct daemon *d);
+void tiering_stop(struct daemon *d);		/* what is under way ends; blocks for that */
+void tiering_exit(struct daemon *d);
+/*
+ * w->done() with a copy of @w when @sp's epoch is on disk, maybe before this
+ * returns. False: there is no disk to make it durable, or too many wait
+ * (d->tiers->disk says which).
+ */
+bool epoch_make_durable(struct daemon *d, struct space *sp, const struct epoch_wait *w);
+
+/* ------------------------------------------------------------ op_advise.c */
+
+/*
+ * @b, which can be found, will be wanted: kept where it is and brought to HBM as
+ * that has room. 0: it is there or coming; 1: asked for; -ENOBUFS: too many are.
+ */
+int block_willneed(struct daemon *d, struct block *b);
+
 /* ----------------------------------------------------------------- copy.c */
 
 /*
@@ -338,6 +405,7 @@ uint64_t announce_turn(struct daemon *d);
 
 /* ---------------------------------------------------------------- conn.c */
 
+void conn_init(struct daemon *d);		/* before anything else of conn.c */
 int conn_listen(struct daemon *d);		/* 0 or -errno (logged) */
 void conn_unlisten(struct daemon *d);
 void conn_close(struct conn *c);		/* socket closed; frees it when its process is gone */
@@ -353,6 +421,16 @@ void epoch_raised(struct daemon *d, struct space *sp);	/* tell its sessions */
 
 /* -------------------------------------------------------------- lifecycle */
 
+/* conn.c: a process of a former daemon's client again; its socket when it resumes. */
+struct keep_conn;
+void conn_restore(struct daemon *d, uint32_t id, const struct keep_conn *k, int pidfd,
+		  struct session *s);
+void conn_take_over(struct conn *o, struct conn *c);	/* @c is free then */
+bool conn_is_over(const struct conn *c);	/* its process has ended, now */
+
+/* hello.c: a former daemon's session, KEPT; owns the fds (keep_session_fd) on success. */
+struct keep_session;
+int session_restore(struct daemon *d, uint32_t id, const struct keep_session *k, const int *fd);
 /* hello.c: make the session object of a checked hello. */
 int session_create(struct conn *c, const struct kvmd_hello *h, char *msg, size_t msg_bytes,
 		   struct session **ret_s);
@@ -373,6 +451,8 @@ uint64_t ticket_turn(struct daemon *d);		/* next deadline, 0: none */
 
 void attrib_open(struct session *s, struct seq *q, uint32_t asked, uint32_t ready, uint32_t miss);
 void attrib_merged(struct session *s, struct seq *q, uint32_t pos);
+/* Positions @first .. @first+@nr-1 of group 0 arrived from below. */
+void attrib_loaded(struct session *s, struct seq *q, uint32_t first, uint32_t nr);
 void attrib_close(struct session *s, struct seq *q);
 
 /* op_open.c: why @key is not there, with what is being published: enum kvmd_miss. */
@@ -383,6 +463,8 @@ uint32_t miss_reason(const struct daemon *d, const struct space *sp, uint32_t g,
 
 int admin_start(struct daemon *d);		/* 0 or -errno (logged) */
 void admin_stop(struct daemon *d);
+/* Requests that wait for something: has it come? When to look again, 0: no need. */
+uint64_t admin_turn(struct daemon *d);
 /* admin_trace.c: an open request, its lists checked, for recorders; cheap without one. */
 void admin_trace_open(const struct session *s, const struct op *op);
 

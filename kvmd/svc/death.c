@@ -12,7 +12,7 @@
  * Published blocks stay. Nobody else waits for any of this: one bounded piece
  * of work a turn.
  */
-#include "kvmd/svc/daemon.h"
+#include "kvmd/svc/keep.h"
 
 #include <unistd.h>
 
@@ -43,10 +43,11 @@ void session_end(struct session *s, int err)
 {
 	struct daemon *d = s->d;
 
-	if (s->state != SESSION_HELLO && s->state != SESSION_LIVE)
+	if (s->state != SESSION_HELLO && s->state != SESSION_LIVE && s->state != SESSION_KEPT)
 		return;
 	unlist_live(s);
 	s->state = SESSION_DEAD;
+	keep_session(d, s);
 	s->end_err = err;
 	s->dead_ns = d->now_ns;
 	s->reap_seq = 0;

@@ -16,9 +16,10 @@
 #include "kvmd/lib/mem.h"
 #include "kvmd/lib/stats.h"
 #include "kvmd/reclaim/policy.h"
+#include "kvmd/svc/keep.h"
 
 static const char *const session_states[NR_SESSION_STATE] = {
-	"free", "hello", "live", "dead", "grace", "reaping",
+	"free", "hello", "live", "kept", "dead", "grace", "reaping",
 };
 
 const char *session_state_name(unsigned state)
@@ -161,12 +162,14 @@ int session_create(struct conn *c, const struct kvmd_hello *h, char *msg, size_t
 	snprintf(s->label, sizeof(s->label), "%s", h->label);
 	list_init(&s->step_ops);
 	list_init(&s->more);
+	list_init(&s->load_ops);
 	t->nr_sessions++;
 	t->nr_seqs += h->max_seqs;
 	err = make_shared(s, h);
 	if (!err)
 		err = make_ops(s, h->cq_entries);
-	if (!err && h->nr_ranks > 1 &&
+	/* Other ranks prove by it that they belong here; rank 0 when it resumes. */
+	if (!err && (h->nr_ranks > 1 || keep_is_on(d)) &&
 	    getrandom(&s->group_token, sizeof(s->group_token), GRND_NONBLOCK) !=
 	    sizeof(s->group_token))
 		err = -EAGAIN;
@@ -181,6 +184,103 @@ int session_create(struct conn *c, const struct kvmd_hello *h, char *msg, size_t
 	stat_inc(SESSIONS);
 	stat_inc(SESSIONS_OPENED);
 	*ret_s = s;
+	return 0;
+}
+
+/* ---------------------------------------------------------- a former daemon's */
+
+static int attach_shared(int fd, uint64_t bytes, void **ret_map)
+{
+	struct stat st;
+	void *map;
+
+	if (fstat(fd, &st) || (uint64_t)st.st_size != bytes)
+		return -EINVAL;
+	map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
+		return -errno;
+	*ret_map = map;
+	return 0;
+}
+
+static int attach_all(struct session *s, const struct keep_session *k, const int *fd)
+{
+	void *map;
+	int err = ring_attach(fd[KEEP_FD_RING], k->sq_entries, k->cq_entries, &s->ring);
+
+	if (err)
+		return err;
+	s->ring.use_pos = k->use_pos;
+	err = attach_shared(fd[KEEP_FD_ARGS], k->args_bytes, &map);
+	if (err)
+		return err;
+	s->args = map;
+	err = attach_shared(fd[KEEP_FD_STEPS], sizeof(struct kvmd_steps), &map);
+	if (err)
+		return err;
+	s->steps = map;
+	err = seqtab_attach(s->d->ix, s->sp, k->max_seqs, k->max_tokens, fd + KEEP_FD_SEQS,
+			    &s->st);
+	if (err)
+		return err;
+	s->bell_fd = eventfd(0, EFD_CLOEXEC);
+	return s->bell_fd < 0 ? -errno : make_ops(s, k->cq_entries);
+}
+
+/* Half-way there: nothing of it is ours, the fds go back. */
+static void detach_all(struct session *s)
+{
+	if (s->st.seq) {
+		s->st.seq_fd = s->st.mirror_fd = s->st.rows_fd = -1;
+		seqtab_destroy(&s->st);
+	}
+	if (s->steps)
+		munmap(s->steps, sizeof(*s->steps));
+	if (s->args)
+		munmap(s->args, s->lim.args_bytes);
+	s->ring.fd = -1;
+	ring_destroy(&s->ring);
+	if (s->ops)
+		mem_big_free(s->ops, s->nr_ops * sizeof(*s->ops));
+	mem_free(s->op_free);
+	if (s->bell_fd >= 0)
+		close(s->bell_fd);
+	memset(s, 0, sizeof(*s));
+}
+
+int session_restore(struct daemon *d, uint32_t id, const struct keep_session *k, const int *fd)
+{
+	struct session *s = &d->session[id];
+	int err;
+
+	*s = (struct session) {
+		.d = d, .id = id, .serial = k->serial, .state = SESSION_KEPT, .kept = true,
+		.tenant = d->pool->space[k->space].tenant, .sp = &d->pool->space[k->space],
+		.nr_ranks = k->nr_ranks, .nr_lanes = k->nr_lanes, .max_tokens = k->max_tokens,
+		.recompute_tps = k->recompute_tps, .group_token = k->group_token,
+		.args_fd = fd[KEEP_FD_ARGS], .steps_fd = fd[KEEP_FD_STEPS], .bell_fd = -1,
+		.ring.fd = -1, .bell_req.done = bell_done,
+	};
+	s->lim.max_seqs = k->max_seqs;
+	s->lim.args_bytes = k->args_bytes;
+	snprintf(s->label, sizeof(s->label), "%s", k->label);
+	list_init(&s->step_ops);
+	list_init(&s->more);
+	list_init(&s->load_ops);
+	err = attach_all(s, k, fd);
+	if (err) {
+		detach_all(s);
+		return err;
+	}
+	s->ring_bytes = s->ring.bytes + k->args_bytes;
+	s->lim.nr_groups = s->sp->nr_groups;
+	for (uint32_t g = 0; g < s->sp->nr_groups; g++)
+		s->lim.max_blocks = max(s->lim.max_blocks, s->st.row_blocks[g]);
+	s->tenant->nr_sessions++;
+	s->tenant->nr_seqs += k->max_seqs;
+	s->sp->nr_sessions++;
+	s->completed_ns = s->last_entry_ns = d->now_ns;
+	stat_inc(SESSIONS);
 	return 0;
 }
 
@@ -217,6 +317,8 @@ static int get_space(struct session *s, const struct kvmd_space *m, struct space
 		return 0;
 	}
 	err = space_create(p, m, s->tenant, policy_find(s->d->conf.pool.policy), ret_sp, msg, n);
+	if (!err && s->d->tiers)
+		tiers_space_opened(s->d->tiers, *ret_sp);
 	if (!err)
 		log_info("space %s: made for tenant %s: %u groups, %u shards, group 0: %u slots of "
 			 "%llu bytes, policy %s", m->name, s->tenant->name, m->nr_groups,
@@ -247,6 +349,8 @@ int session_open_space(struct session *s, const struct kvmd_space *m, char *msg,
 	s->last_entry_ns = s->completed_ns = d->now_ns;
 	st_rlx(&s->ring.sh->epoch, (uint32_t)sp->epoch);
 	d->live[d->nr_live++] = s;
+	keep_new_conn(&d->conn[s->id]);		/* before it: a kept session has its process */
+	keep_new_session(s);
 	for (uint32_t g = 0; g < sp->nr_groups; g++)
 		if (!sp->gp[g].nr_slots && !sp->gp[g].nr_coming)
 			(void)slab_grow(d->pool, &sp->gp[g]);	/* the first one ahead of need */
@@ -280,6 +384,11 @@ void session_free(struct session *s)
 	s->tenant->nr_sessions--;
 	s->tenant->nr_seqs -= s->lim.max_seqs;
 	s->state = SESSION_FREE;
+	keep_session(d, s);
+	s->kept = false;
+	if (s->barrier)
+		d->keep->nr_barrier--;
+	s->barrier = false;
 	for (uint32_t i = 0; i < POOL_MAX_CONNS; i++)
 		if (d->conn[i].s == s)
 			conn_session_gone(&d->conn[i]);

@@ -14,7 +14,7 @@
  *   reads sq_tail                      reads flags
  * One of the two sees the other's store, so no entry is slept over.
  */
-#include "kvmd/svc/daemon.h"
+#include "kvmd/svc/keep.h"
 
 #include "kvmd/lib/clock.h"
 #include "kvmd/lib/log.h"
@@ -73,7 +73,7 @@ void daemon_set_pressure(struct daemon *d)
 		st_rlx(&s->ring.sh->pressure, level);
 		st_rel(&s->ring.sh->news_seq, s->ring.sh->news_seq + 1);
 	}
-	psi_update(d, worst, d->now_ns);
+	psi_look(d, worst, d->now_ns);
 }
 
 /* -------------------------------------------------------------- slow work */
@@ -95,7 +95,9 @@ static void slow_turn(struct daemon *d, struct loop *l)
 	earliest(&l->next_ns, announce_turn(d));
 	earliest(&l->next_ns, death_turn(d));
 	earliest(&l->next_ns, ticket_turn(d));
+	earliest(&l->next_ns, resume_turn(d));
 	daemon_set_pressure(d);
+	earliest(&l->next_ns, admin_turn(d));
 }
 
 /* Sockets, processes, signals, workers. True: something happened. */
@@ -103,7 +105,15 @@ static bool events_turn(struct daemon *d)
 {
 	unsigned nr = workers_reap(d->workers);
 
+	if (d->slow)
+		nr += workers_reap(d->slow);
 	return nr + uring_poll(d->u) > 0;
+}
+
+/* Work or I/O under way: look at every turn. */
+static bool events_pending(const struct daemon *d)
+{
+	return workers_nr_pending(d->workers) || (d->tiers && tiers_is_busy(d->tiers));
 }
 
 static bool sessions_turn(struct daemon *d)
@@ -117,10 +127,11 @@ static bool sessions_turn(struct daemon *d)
 
 /* ---------------------------------------------------------------- sleeping */
 
+/* Steps that advance, or slots that loads wait for, come without an event. */
 static bool wants_steps(const struct daemon *d)
 {
 	for (uint32_t i = 0; i < d->nr_live; i++)
-		if (session_wants_step(d->live[i]))
+		if (session_wants_step(d->live[i]) || d->live[i]->st.loading)
 			return true;
 	return false;
 }
@@ -158,10 +169,11 @@ static bool anything(struct daemon *d)
 		if (ring_peek_tail(&s->ring) &&
 		    ring_cq_room(&s->ring, s->nr_ops - s->nr_op_free, 1))
 			return true;
-		if (!list_empty(&s->more))
+		if (!list_empty(&s->more) ||
+		    (s->st.loading && s->loads_seen != d->tiers->nr_done))
 			return true;
 	}
-	return d->rc.kick;
+	return d->rc.kick || (d->tiers && d->tiers->freed);
 }
 
 static uint64_t sleep_time(struct daemon *d, struct loop *l)
@@ -169,6 +181,8 @@ static uint64_t sleep_time(struct daemon *d, struct loop *l)
 	uint64_t next = l->next_ns, timeout = UINT64_MAX;
 
 	earliest(&next, d->rc.retry_ns);
+	if (d->tiers)
+		earliest(&next, tiers_next_ns(d->tiers));
 	if (next)
 		timeout = next > d->now_ns ? next - d->now_ns : 1;
 	if (wants_steps(d)) {
@@ -254,9 +268,11 @@ int daemon_run(struct daemon *d)
 			note_gap(&l, ticks);
 			l.step_poll_ns = STEP_POLL_NS;
 		}
+		if (d->tiers && tiering_wants_turn(d))
+			did |= tiering_turn(d);
 		if (d->rc.kick || d->rc.retry_ns)
 			did |= reclaim_turn(&d->rc, d->now_ns);
-		if (++l.turn % EVENT_TURNS == 0 || workers_nr_pending(d->workers)) {
+		if (++l.turn % EVENT_TURNS == 0 || events_pending(d)) {
 			if (events_turn(d)) {
 				slow_turn(d, &l);
 				did = true;
@@ -276,6 +292,8 @@ int daemon_run(struct daemon *d)
 			slow_turn(d, &l);
 			continue;
 		}
+		if (d->tiers && tiering_turn(d))
+			continue;
 		go_to_sleep(d, &l);
 	}
 	return 0;

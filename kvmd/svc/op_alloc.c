@@ -249,7 +249,7 @@ static bool fork_share(struct op *op)
 			if (!budget--)
 				return false;
 			if (id && b->state == BLK_SEALED) {
-				index_get(&s->sp->gp[op->grp], b);
+				index_get(s->d->ix, &s->sp->gp[op->grp], b);
 				seq_set(st, op->e.first, op->grp, op->cursor, id);
 			}
 			to->len[op->grp] = op->cursor + 1;

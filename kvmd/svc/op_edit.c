@@ -68,6 +68,10 @@ enum op_ret op_seq_trim(struct op *op, int err, struct kvmd_cqe *c)
 		q->len[g] = op->n1;
 		if (q->hole[g] >= op->n1)
 			q->hole[g] = UINT32_MAX;
+		if (q->load_err && !g && op->n1 <= q->rdy[0]) {
+			q->load_err = 0;	/* what failed to load is off */
+			seq_tell_status(&s->st, op->e.seq);
+		}
 	}
 	reclaim_freed(&s->d->rc);
 	return op_done(c, (int)op->n0);
@@ -139,6 +143,8 @@ enum op_ret op_seq_close(struct op *op, int err, struct kvmd_cqe *c)
 	(void)err;
 	if (op->phase == 0) {
 		op->phase = 1;
+		if (q->loading)
+			loads_stop(s, op->e.seq);
 		attrib_close(s, q);
 		for (uint32_t g = 0; g < s->sp->nr_groups; g++)
 			op->n0 += q->len[g];

@@ -15,7 +15,7 @@
 
 #define PENDING_LOOK	256	/* blocks looked at to tell `pending' from `never' */
 
-enum { OPEN_START, OPEN_WALK, OPEN_UNDO };
+enum { OPEN_START, OPEN_WALK, OPEN_LOWER, OPEN_LOADS, OPEN_UNDO };
 
 /* -------------------------------------------------------------- what policy hears */
 
@@ -113,6 +113,58 @@ static enum op_ret finish(struct op *op, uint32_t tokens, struct kvmd_cqe *c)
 	stat_add(BLOCKS_HIT, q->len[0]);
 	s->nr_hit_blocks += q->len[0];
 	s->nr_asked_blocks += op->list[0].nr;
+	seq_tell_status(&s->st, op->e.seq);
+	c->v1 = tokens;
+	c->v2 = op->n2;
+	return op_done(c, (int)q->len[0]);
+}
+
+/* Tokens that are in HBM, of those the sequence's blocks have in all. */
+static uint32_t tokens_in_hbm(const struct op *op, uint32_t tokens)
+{
+	const struct seq *q = op_seq(op);
+	uint32_t bt = op->s->sp->gp[0].geo.block_tokens;
+
+	return q->loading ? min(q->rdy[0] * bt, tokens) : tokens;
+}
+
+/*
+ * All that was found is leased. What is below HBM begins to come; the completion
+ * says so at once, or, with OPEN_WAIT, follows when all is there.
+ */
+static enum op_ret finish_loading(struct op *op, uint32_t tokens, struct kvmd_cqe *c)
+{
+	struct seq *q = op_seq(op);
+	uint32_t bt = op->s->sp->gp[0].geo.block_tokens;
+	bool comes = loads_begin(op);
+	enum op_ret ret;
+
+	ret = finish(op, tokens_in_hbm(op, min(tokens, q->len[0] * bt)), c);
+	if (!comes) {
+		c->v1 = min(tokens, q->len[0] * bt);
+		return ret;
+	}
+	if (op->e.flags & KVMD_OPEN_WAIT) {
+		op->phase = OPEN_LOADS;
+		return op_park_load(op, true);
+	}
+	c->v0 = q->len[0] - q->rdy[0];
+	return op_done(c, (int)q->rdy[0]);
+}
+
+/* OPEN_WAIT: all that could be loaded is there. */
+static enum op_ret loads_over(struct op *op, struct kvmd_cqe *c)
+{
+	struct session *s = op->s;
+	struct seq *q = op_seq(op);
+	uint32_t tokens = UINT32_MAX;
+
+	for (uint32_t g = 0; g < s->sp->nr_groups; g++)
+		tokens = min(tokens, q->len[g] * s->sp->gp[g].geo.block_tokens);
+	if (q->load_err)
+		op->n2 = KVMD_MISS_EVICTED;
+	if (q->load_err)
+		q->miss = KVMD_MISS_EVICTED;
 	c->v1 = tokens;
 	c->v2 = op->n2;
 	return op_done(c, (int)q->len[0]);
@@ -166,6 +218,37 @@ static uint32_t fetch_piece(struct op *op, const struct kvmd_key_list *l)
 	return n;
 }
 
+static bool takes_lower(const struct op *op)
+{
+	return (op->e.flags & KVMD_OPEN_LOAD) && op->s->d->tiers;
+}
+
+/* Key @at of the piece of @n is not in HBM: go on in all tiers. */
+static enum op_ret walk_lower(struct op *op, const uint8_t *keys, uint32_t n, uint32_t at,
+			      struct kvmd_cqe *c)
+{
+	struct session *s = op->s;
+	struct seq *q = op_seq(op);
+	const struct kvmd_key_list *l = &op->list[0];
+	uint32_t got, hbm = op->phase == OPEN_LOWER ? op->n1 : q->len[0];
+	enum op_ret ret;
+
+	op->phase = OPEN_LOWER;
+	op->n1 = hbm;
+	got = seq_lease_lower(&s->st, op->e.seq, 0, op->cursor,
+			      keys + (size_t)at * KVMD_KEY_BYTES, n - at);
+	op->cursor += got;
+	q->len[0] = op->cursor;
+	if (at + got == n && op->cursor < l->nr)
+		return op_park_more(op, true);
+	if (at + got < n)
+		op->n2 = miss_reason(s->d, s->sp, 0, keys + (size_t)(at + got) * KVMD_KEY_BYTES);
+	/* Before the loads begin: what the policy is told of must not move meanwhile. */
+	tell_policy(op, 0, l->nr, keys + (size_t)(at + got) * KVMD_KEY_BYTES, n - at - got);
+	ret = finish_loading(op, q->len[0] * s->sp->gp[0].geo.block_tokens, c);
+	return ret;
+}
+
 /* One full group: lease as it comes. */
 static enum op_ret walk_one(struct op *op, struct kvmd_cqe *c)
 {
@@ -176,6 +259,8 @@ static enum op_ret walk_one(struct op *op, struct kvmd_cqe *c)
 	uint32_t n = fetch_piece(op, l), from, got;
 	enum op_ret ret;
 
+	if (op->phase == OPEN_LOWER)
+		return walk_lower(op, keys, n, 0, c);
 	from = op->cursor;
 	got = seq_lease_prefix(&s->st, op->e.seq, 0, from, keys, n);
 	op->cursor += got;
@@ -183,6 +268,10 @@ static enum op_ret walk_one(struct op *op, struct kvmd_cqe *c)
 	if (got == n && op->cursor < l->nr) {
 		seq_lease_settle(&s->st, op->e.seq, 0, from, got);
 		return op_park_more(op, true);
+	}
+	if (got < n && takes_lower(op)) {
+		seq_lease_settle(&s->st, op->e.seq, 0, from, got);
+		return walk_lower(op, keys, n, got, c);
 	}
 	if (got < n)
 		op->n2 = miss_reason(s->d, s->sp, 0, keys + (size_t)got * KVMD_KEY_BYTES);
@@ -204,13 +293,17 @@ static bool walk_piece(struct op *op)
 
 	n = fetch_piece(op, l);
 	if (s->sp->gp[g].geo.rule != KVMD_RULE_FULL) {
-		seq_lease_any(&s->st, op->e.seq, g, op->cursor, keys, n);
+		seq_lease_any(&s->st, op->e.seq, g, op->cursor, keys, n, takes_lower(op));
 		op->cursor += n;
 		op_seq(op)->len[g] = op->cursor;
 		return op->cursor == l->nr;
 	}
-	got = seq_lease_prefix(&s->st, op->e.seq, g, op->cursor, keys, n);
-	seq_lease_settle(&s->st, op->e.seq, g, op->cursor, got);
+	if (takes_lower(op)) {
+		got = seq_lease_lower(&s->st, op->e.seq, g, op->cursor, keys, n);
+	} else {
+		got = seq_lease_prefix(&s->st, op->e.seq, g, op->cursor, keys, n);
+		seq_lease_settle(&s->st, op->e.seq, g, op->cursor, got);
+	}
 	op->cursor += got;
 	op_seq(op)->len[g] = op->cursor;
 	if (got < n && g == 0)
@@ -235,7 +328,7 @@ static enum op_ret walk_groups(struct op *op, struct kvmd_cqe *c)
 		op->n2 = op->n2 ? op->n2 : KVMD_MISS_GROUP;
 	for (uint32_t g = 0; g < s->sp->nr_groups; g++)
 		tell_policy(op, g, op->list[g].nr, NULL, 0);
-	return finish(op, tokens, c);
+	return takes_lower(op) ? finish_loading(op, tokens, c) : finish(op, tokens, c);
 }
 
 /* --------------------------------------------------------------------- start */
@@ -269,6 +362,8 @@ static enum op_ret undo(struct op *op, struct kvmd_cqe *c)
 	uint32_t budget = WORK_BLOCKS;
 
 	op->phase = OPEN_UNDO;
+	if (op_seq(op)->loading)
+		loads_stop(op->s, op->e.seq);
 	if (!seq_drain(&op->s->st, op->e.seq, &budget))
 		return op_park_more(op, true);
 	return op_done(c, op->n0 ? -(int)op->n0 : -ECANCELED);
@@ -283,6 +378,8 @@ enum op_ret op_seq_open(struct op *op, int err, struct kvmd_cqe *c)
 		op->n0 = (uint32_t)-err;
 	if (err || op->phase == OPEN_UNDO)
 		return undo(op, c);
+	if (op->phase == OPEN_LOADS)
+		return loads_over(op, c);
 	if (op->phase == OPEN_START) {
 		err = get_lists(op);
 		if (err)
@@ -290,6 +387,8 @@ enum op_ret op_seq_open(struct op *op, int err, struct kvmd_cqe *c)
 		seq_start(&s->st, op->e.seq, op->e.seq_gen);
 		if (op->e.flags & KVMD_OPEN_NO_STORE)
 			q->flags |= SEQ_F_NO_STORE;
+		if (op->e.flags & KVMD_OPEN_BY_PLANE)
+			q->flags |= SEQ_F_BY_PLANE;
 		op->grp = 0;
 		op->phase = OPEN_WALK;
 		admin_trace_open(s, op);
@@ -310,16 +409,22 @@ enum op_ret op_lookup(struct op *op, int err, struct kvmd_cqe *c)
 	struct session *s = op->s;
 	struct index *ix = s->d->ix;
 	struct kvmd_key_list l = { .off = op->e.off, .nr = op->e.nr };
-	uint32_t n = fetch_piece(op, &l), got;
+	uint32_t n = fetch_piece(op, &l), got, in[NR_LEVEL];
 
 	(void)err;
-	got = prefix_count(ix, s->sp->sid, op->e.group, s->d->keys, n);
+	got = prefix_count(ix, s->sp->sid, op->e.group, s->d->keys, n, in);
+	/* n0, n1: as long as all before were in HBM, in RAM or higher. */
+	if (op->n0 == op->cursor)
+		op->n0 += in[LEVEL_HBM];
+	if (op->n1 == op->cursor)
+		op->n1 += in[LEVEL_RAM];
 	op->cursor += got;
 	if (got < n)
 		c->v2 = miss_reason(s->d, s->sp, op->e.group,
 				    s->d->keys + (size_t)got * KVMD_KEY_BYTES);
 	else if (op->cursor < l.nr)
 		return op_park_more(op, false);
-	c->v0 = c->v1 = op->cursor;
-	return op_done(c, (int)op->cursor);
+	c->v0 = op->n1;
+	c->v1 = op->cursor;
+	return op_done(c, (int)op->n0);
 }

@@ -111,7 +111,7 @@ static bool may_seal(const struct sealing *w, const struct pool *p, uint32_t pos
 	prev = w->blocks[pos - 1];
 	pb = pool_block(p, prev);
 	*ret_parent = prev;
-	return prev && pb->state == BLK_SEALED && pb->sid == w->sid;
+	return prev && pb->state == BLK_SEALED && pb->slot && pb->sid == w->sid;
 }
 
 /* The identity exists: point the sequence there. False: no node, keep it private. */
@@ -121,11 +121,33 @@ static bool merge(struct op *op, uint32_t pos, struct block *there, uint32_t dup
 
 	if (!op_release_later(op, dup))
 		return false;
-	index_get(&s->sp->gp[op->e.group], there);
+	index_get(s->d->ix, &s->sp->gp[op->e.group], there);
 	seq_set(&s->st, op->e.seq, op->e.group, pos, pool_id(s->d->pool, there));
 	if (!op->e.group)
 		attrib_merged(s, op_seq(op), pos);
 	return true;
+}
+
+/*
+ * The identity exists below HBM: it takes the slot that was filled, so that the
+ * row need not change. False: it is being loaded at this moment, keep it private.
+ */
+static bool refill(struct op *op, const struct sealing *w, uint32_t pos, struct block *there,
+		   struct block *b, uint32_t parent)
+{
+	struct session *s = op->s;
+
+	if (there->state == BLK_LOADING || pool_is_moving(s->d->pool, there))
+		return false;
+	index_refill(s->d->ix, w->gp, there, b, parent);
+	seq_blocks(&s->st, op->e.seq, op->e.group)[pos] = pool_id(s->d->pool, there);
+	return true;
+}
+
+/* Is @there in HBM, to be read by whoever is pointed at it? */
+static bool is_whole(const struct block *there)
+{
+	return there->slot && there->state != BLK_LOADING;
 }
 
 /* Block @i of the piece that begins at position @first. */
@@ -148,6 +170,13 @@ static void seal_one(struct op *op, const struct sealing *w, uint32_t first, uin
 	if (!there) {
 		op->n0++;
 		fresh[nr_fresh++] = (uint16_t)i;
+	} else if (!is_whole(there)) {
+		if (refill(op, w, first + i, there, b, parent)) {
+			op->n0++;
+		} else {
+			block_set_state(b, BLK_OPEN);
+			op->n2++;
+		}
 	} else if (merge(op, first + i, there, id)) {
 		op->n1++;
 		stat_inc(BLOCKS_MERGED);

@@ -38,8 +38,15 @@ const struct op_def op_defs[KVMD_NR_OP] = {
 	[KVMD_OP_SEQ_RECV] = {
 		.name = "seq_recv", .makes_seq = true, .takes = true, .run = op_seq_recv,
 	},
-	[KVMD_OP_SEQ_SWAP_OUT] = { .name = "seq_swap_out", .on_seq = true, .run = op_not_yet },
-	[KVMD_OP_SEQ_SWAP_IN] = { .name = "seq_swap_in", .on_seq = true, .run = op_not_yet },
+	[KVMD_OP_SEQ_SWAP_OUT] = {
+		.name = "seq_swap_out", .on_seq = true, .structural = true, .after_step = true,
+		.run = op_seq_swap_out,
+	},
+	[KVMD_OP_SEQ_SWAP_IN] = {
+		.name = "seq_swap_in", .on_seq = true, .structural = true, .takes = true,
+		.run = op_seq_swap_in,
+	},
+	[KVMD_OP_SEQ_WAIT] = { .name = "seq_wait", .on_seq = true, .run = op_seq_wait },
 	[KVMD_OP_SEQ_CLOSE] = {
 		.name = "seq_close", .on_seq = true, .structural = true, .after_step = true,
 		.run = op_seq_close,
@@ -49,14 +56,6 @@ const struct op_def op_defs[KVMD_NR_OP] = {
 	[KVMD_OP_ADVISE] = { .name = "advise", .run = op_advise },
 	[KVMD_OP_CLOCK] = { .name = "clock", .run = op_clock },
 };
-
-/* SWAP needs a tier below HBM; a pool without one refuses it. */
-enum op_ret op_not_yet(struct op *op, int err, struct kvmd_cqe *c)
-{
-	(void)op;
-	(void)err;
-	return op_done(c, -EOPNOTSUPP);
-}
 
 enum op_ret op_cancel(struct op *op, int err, struct kvmd_cqe *c)
 {

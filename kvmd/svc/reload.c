@@ -75,6 +75,21 @@ static int apply_tenants(struct daemon *d, const struct config *c, char *msg, si
 	return 0;
 }
 
+static void apply_tiers(struct daemon *d)
+{
+	const struct config *c = &d->conf;
+	struct tiers *t = d->tiers;
+
+	t->o.admission = c->disk.admission;
+	t->o.clean_ahead = c->pool.clean_ahead;
+	t->o.copy_bytes = c->pool.copy_bytes;
+	t->o.recompute = c->pool.recompute;
+	if (c->ram.bytes && ram_resize(t->ram, c->ram.bytes))
+		log_warn("reload: ram.bytes: the RAM tier could not be resized");
+	if (t->disk)
+		disk_set_rates(t->disk, c->disk.write_rate, c->disk.write_day, c->disk.scrub_rate);
+}
+
 int reload_apply(struct daemon *d, const struct config *c, char *msg, size_t n)
 {
 	int err = apply_tenants(d, c, msg, n);
@@ -83,8 +98,14 @@ int reload_apply(struct daemon *d, const struct config *c, char *msg, size_t n)
 		return err;
 	warn_fixed("daemon", &d->conf.daemon, &c->daemon);
 	warn_fixed("pool", &d->conf.pool, &c->pool);
+	warn_fixed("ram", &d->conf.ram, &c->ram);
+	warn_fixed("disk", &d->conf.disk, &c->disk);
 	take_values("daemon", &d->conf.daemon, &c->daemon);
 	take_values("pool", &d->conf.pool, &c->pool);
+	take_values("ram", &d->conf.ram, &c->ram);
+	take_values("disk", &d->conf.disk, &c->disk);
+	if (d->tiers)
+		apply_tiers(d);
 	d->pool->opts.slab_bytes = d->conf.pool.slab_bytes;
 	for (uint32_t i = 0; i < c->nr_devs; i++)
 		for (uint32_t k = 0; k < d->pool->nr_devs; k++)

@@ -16,7 +16,8 @@
 #include "kvmd/lib/stats.h"
 
 static const char *const op_states[NR_OP_STATE] = {
-	"free", "running", "queued", "waiting for memory", "waiting for a step", "copying", "going on",
+	"free", "running", "queued", "waiting for memory", "waiting for a step", "copying",
+	"loading", "going on",
 };
 
 const char *op_state_name(unsigned state)
@@ -33,7 +34,7 @@ static void op_take(struct op *op)
 	op->state = OP_RUNNING;
 	op->phase = 0;
 	op->step_done = op->answered = false;
-	op->cursor = op->n0 = op->n1 = op->n2 = op->n3 = op->new_id = 0;
+	op->cursor = op->n0 = op->n1 = op->n2 = op->n3 = op->new_id = op->nr_swaps = 0;
 }
 
 static void op_put(struct op *op)
@@ -91,7 +92,19 @@ static bool must_queue(const struct op *op)
 
 	if (q->blocked != SEQ_NO_OP || (q->q_head != SEQ_NO_OP && !q->kicking))
 		return true;
-	return op_def(op)->structural && q->state == SEQ_LIVE && q->nr_publishing;
+	if (!op_def(op)->structural || q->state != SEQ_LIVE)
+		return false;
+	return q->nr_publishing || (q->loading && op->e.opcode != KVMD_OP_SEQ_CLOSE);
+}
+
+/* What may be done to a sequence that was swapped out, or could not be read back? */
+static int seq_flags_error(const struct op *op, const struct seq *q)
+{
+	if (op->e.opcode == KVMD_OP_SEQ_CLOSE)
+		return 0;
+	if (q->flags & SEQ_F_BROKEN)
+		return -EIO;
+	return (q->flags & SEQ_F_SWAPPED) && op->e.opcode != KVMD_OP_SEQ_SWAP_IN ? -EBUSY : 0;
 }
 
 static int seq_state_error(const struct op *op)
@@ -102,7 +115,9 @@ static int seq_state_error(const struct op *op)
 		return q->state == SEQ_FREE ? 0 : -EBUSY;
 	if (q->state != SEQ_LIVE)
 		return -ENOENT;
-	return q->gen == op->e.seq_gen ? 0 : -ESTALE;
+	if (q->gen != op->e.seq_gen)
+		return -ESTALE;
+	return q->flags & (SEQ_F_SWAPPED | SEQ_F_BROKEN) ? seq_flags_error(op, q) : 0;
 }
 
 /* ------------------------------------------------------------------ running */
@@ -285,6 +300,10 @@ int session_cancel(struct session *s, uint64_t user_data)
 		reclaim_unwait(&s->d->rc, &op->w);
 		op_resume(op, -ECANCELED);
 		break;
+	case OP_WAIT_LOAD:
+		list_del(&op->link);
+		op_resume(op, -ECANCELED);
+		break;
 	case OP_MORE:
 		if (op->e.opcode != KVMD_OP_SEQ_OPEN)
 			return -EALREADY;
@@ -305,7 +324,7 @@ void session_abort_ops(struct session *s)
 
 		if (op->state == OP_WAIT_ALLOC)
 			reclaim_unwait(&s->d->rc, &op->w);
-		if (op->state == OP_WAIT_STEP || op->state == OP_MORE)
+		if (op->state == OP_WAIT_STEP || op->state == OP_MORE || op->state == OP_WAIT_LOAD)
 			list_del(&op->link);
 		if (op->held.head)
 			nodeq_splice(s->d->pool, &s->step_defer, &op->held, 0);
@@ -486,6 +505,8 @@ bool session_turn(struct session *s)
 		did |= defer_turn(s);
 	if (unlikely(!list_empty(&s->more)))
 		did |= run_more(s);
+	if (unlikely(s->st.loading))
+		did |= loads_turn(s);
 	if (likely(!s->held))
 		did |= take_entries(s);
 	if (s->ring.cq_tail != s->ring.cq_flushed)

@@ -2,50 +2,116 @@
 /*
  * tier.h - what a tier below HBM has to do.
  *
- * Block-granular and asynchronous; tiers stack (a test tier over a real one).
- * A place in a tier is a non-zero number that fits block.ram or block.disk.
- * read and write never block: request->done() runs in the core thread. Memory
- * named by a request belongs to the tier until then.
+ * Block-granular and asynchronous; tiers stack (a test tier over a real one,
+ * `below'). A place in a tier is a non-zero number that fits block.ram or
+ * block.disk. The RAM tier moves bytes between an HBM slot and its own memory;
+ * the disk tier between memory (of the RAM tier, a fixed buffer) and a file.
+ *
+ * read and write never block and never call done() themselves: done() runs in
+ * the core thread, from poll() or from the completion of a device copy, worker
+ * or io_uring request. Until then the place and both ends of the request are
+ * the tier's: they are neither freed nor reused. A request accepted always ends
+ * in exactly one done(). Core thread only.
  */
 #ifndef KVMD_TIER_TIER_H
 #define KVMD_TIER_TIER_H
 
-#include "kvmd/pool/block.h"
+#include "kvmd/pool/pool.h"
 
 struct tier;
 
-/* One block to or from a tier. The caller owns it again in done(). */
+enum tier_kind { TIER_RAM, TIER_DISK, NR_TIER };
+const char *tier_kind_name(unsigned kind);	/* "ram", "disk" */
+
+/*
+ * One block to or from a tier. The caller owns it again in done(). Errors:
+ * -EIO, -EBADMSG (the bytes are not those of the checksum), -ENODATA (the tier
+ * does not have it after all), -ENOSPC, -ECANCELED (tier is being drained).
+ */
 struct tier_req {
-	struct tier *tier;
-	uint32_t block;			/* record id */
+	struct tier *tier;		/* set by tier_read(), tier_write() */
+	uint32_t block;			/* record; 0: none */
 	uint32_t place;			/* in the tier */
-	void *buf;			/* page-first bytes of the block */
-	uint64_t bytes;
+	struct gpool *gp;		/* whose block it is */
+	uint32_t slot;			/* RAM tier: the HBM end */
+	void *mem;			/* disk tier: the memory end, 4 KiB aligned */
+	int buf;			/* disk tier: fixed buffer that has mem; -1: none */
+	uint64_t bytes;			/* of the payload */
+	uint64_t sum;			/* XXH3-64 of the payload; disk write: in, else: out */
+	uint32_t planes;		/* RAM read: planes in place so far, grows (shard 0's) */
+	bool urgent;			/* somebody waits for it: before what is not */
+	bool verify;			/* disk read: compare with the checksum before done() */
 	int err;			/* 0 or -errno, set before done() */
 	void (*done)(struct tier_req *r);
-	struct tier_req *next;		/* the tier's own */
+	struct tier_req *next;		/* whoever's queue it is on */
+	uint64_t due_ns;		/* test tiers' own */
 };
 
 struct tier_ops {
 	const char *name;
-	/* A place for @bytes; 0: full. */
-	uint32_t (*alloc)(struct tier *t, uint64_t bytes);
+	/* A place for record @block of @gp, @bytes; 0: full. */
+	uint32_t (*alloc)(struct tier *t, struct gpool *gp, uint32_t block, uint64_t bytes);
+	/* Also while requests on it are under way: it is reused after them. */
 	void (*free)(struct tier *t, uint32_t place);
 	void (*read)(struct tier *t, struct tier_req *r);
 	void (*write)(struct tier *t, struct tier_req *r);
-	/* Finish what can be finished; how many done() ran. */
+	/* Go on with what can go on; how many done() ran. */
 	unsigned (*poll)(struct tier *t);
+	/* When poll() must be called again, CLOCK_MONOTONIC ns; 0: no need. */
+	uint64_t (*next_ns)(struct tier *t);
+	/* No request is under way. NULL is fine. */
+	void (*destroy)(struct tier *t);
 };
 
 struct tier {
 	const struct tier_ops *ops;
-	uint64_t nr_places, nr_free;
-	struct tier *below;		/* stacked test tiers pass on to it; NULL: none */
-	struct tier_req *head, *tail;	/* requests accepted, in order */
+	enum tier_kind kind;
+	struct tier *below;		/* stacked test tiers pass on to it; NULL: the real one */
+	uint64_t bytes, used_bytes;	/* capacity now, and taken */
+	uint64_t nr_inflight;		/* requests accepted, done() still to come */
+	bool draining;			/* takes no new block */
+	bool broken;			/* failed too often: takes no new block, still reads */
 };
 
-/* Takes every write, keeps nothing: every read is -ENODATA. For tests and floors. */
-extern const struct tier_ops tier_null_ops;
-void tier_null_init(struct tier *t, uint64_t nr_places);
+static inline struct tier *tier_bottom(struct tier *t)
+{
+	while (t->below)
+		t = t->below;
+	return t;
+}
+
+static inline void tier_read(struct tier *t, struct tier_req *r)
+{
+	r->tier = t;
+	t->ops->read(t, r);
+}
+
+static inline void tier_write(struct tier *t, struct tier_req *r)
+{
+	r->tier = t;
+	t->ops->write(t, r);
+}
+
+/* Bytes of a block of @gp below HBM: page-first, all planes of all shards (replicas once). */
+static inline uint64_t tier_block_bytes(const struct gpool *gp)
+{
+	uint64_t one = gp->geo.planes * gp->geo.plane_bytes;
+
+	return gp->geo.flags & KVMD_GROUP_REPLICA ? one : one * gp->sp->nr_shards;
+}
+
+/* ------------------------------------------------------------ test tiers */
+
+/*
+ * A stack over @bottom from a spec of words, the first on top: "null",
+ * "delay:2ms", "delay:read=1ms,write=5ms", "error:read,nth=3",
+ * "error:write,prob=0.01,seed=7,times=2", "error:alloc,every=5",
+ * "error:flip,prob=0.1" (one bit of what was read). @bottom belongs to the stack
+ * from then on. 0; -EINVAL with the word named in @msg; -ENOMEM.
+ */
+int tier_stack(struct tier *bottom, const char *spec, struct tier **ret_top,
+	       char *msg, size_t msg_bytes);
+/* Destroys the whole stack, the real tier included. NULL is fine. */
+void tier_destroy(struct tier *top);
 
 #endif

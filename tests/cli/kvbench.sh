@@ -59,7 +59,7 @@ lacks()
 # ------------------------------------------------------------ help and usage
 
 run 0 --help; has out "usage: kvbench "; lacks err
-for name in ring ops wake idle hash peers big; do
+for name in ring ops wake idle hash peers big tier; do
 	has out "  $name "
 done
 run 0 --version; has out "kvbench "

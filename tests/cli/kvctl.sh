@@ -90,6 +90,17 @@ run 2 explain; has err "usage: kvctl explain"
 run 2 explain sp 12; has err "'12' is no key: 64 hex digits"
 run 2 space drop; has err "SPACE or --all"
 run 2 block show; has err "BLOCK, or --key"
+run 2 tier add ram; has err "usage: kvctl tier add"
+run 2 tier add ram lots; has err "'lots' is no size"
+run 2 tier add hbm 1G; has err "ram BYTES, or disk PATH"
+run 2 iostat fast; has err "'fast' is no interval and no verb of iostat"
+run 2 prefetch; has err "usage: kvctl prefetch run SPACE"
+run 2 prefetch sp; has err "no key"
+run 1 prefetch sp "$tmp/nothing"; has err "$tmp/nothing: No such file"
+for t in some some=10% some=10%,fast some=0%,1s some=101%,1s 'some=10,1s' 'some=%,1s' '=10%,1s'; do
+	run 2 pressure wait "$t"; has err "is not [RESOURCE.]KIND=SHARE,WINDOW"
+done
+run 2 dev -w; has err "dev list takes no --wait"
 part "usage"
 
 run 0 help --list
@@ -165,10 +176,26 @@ run 1 client show 77; has err "no session 77"
 run 1 slab show 0; has err "no slab 0"
 run 1 -j slab show 0; has out '"message": "no slab 0'
 run 0 conf reload; has out reloaded
+run 0 tier; line "TIER STATE SIZE USED FREE BLOCKS FLIGHT IN/S OUT/S PAGES MESSAGE"; hasnt out ram
+run 1 tier show ram; has err "there is no ram tier: set ram.bytes"
+run 1 tier drain ram; has err "there is no ram tier"
+run 1 tier drain "$tmp/file"; has err "there is no disk tier"
+run 1 tier undrain disk; has err "there is no disk tier: set disk.path"
+run 1 tier drain hbm; has err "see \`kvctl drain\`"
+run 1 tier add disk "$tmp/file" 1G; has err "there is no disk tier"
+run 1 pressure wait odd.some=10%,1s; has err "no resource 'odd'"
+run 1 pressure wait hbm.half=10%,1s; has err "no kind 'half'"
+run 1 pressure wait some=10%,10ms; has err "window_ms: 10 is outside"
+run 5 -t 100ms pressure wait load.full=2.5%,1s; has err "no answer in 100 ms"
+run 0 pressure
+for res in hbm load clean; do
+	line "$res some avg10=0.00 avg60=0.00 avg300=0.00 total=0"
+	line "$res full avg10=0.00 avg60=0.00 avg300=0.00 total=0"
+done
 part "an idle daemon"
 
 while read -r noun; do
-	case $noun in trace|explain|completion|help|version) continue ;; esac
+	case $noun in trace|explain|prefetch|completion|help|version) continue ;; esac
 	run 0 "$noun" -j; has out '"schema": 1'; lacks err
 	"$kvctl" "$noun" >/dev/null || fail "kvctl $noun"
 done < <(tr ' ' '\n' <<<"$nouns" | grep .)
@@ -320,5 +347,134 @@ daemon=''
 [ ! -e "$tmp/sock.admin" ] || fail "the admin socket is left behind"
 run 3 status
 part "the end"
+
+# -------------------------------------------------------------------- with tiers
+
+if ! dd if=/dev/zero of="$tmp/probe" bs=4096 count=1 oflag=direct 2>/dev/null; then
+	echo "SKIP: $tmp takes no O_DIRECT: no disk tier"
+	exit $((failed != 0))
+fi
+cat >>"$tmp/conf" <<EOF
+[ram]
+bytes = 16M
+chunk = 2M
+hugetlb = no
+lock = no
+[disk]
+path = $tmp/one.img
+bytes = 16M
+segment = 1M
+block_bytes_hint = 4K
+admission = 1
+EOF
+sed -i 's/^policy = lru/policy = lru\nblocks = 20000/' "$tmp/conf"
+
+start()
+{
+	coproc "$O/kvmd" -c "$tmp/conf" 2>"$tmp/log"
+	daemon=$COPROC_PID
+	while ! [ -S "$tmp/sock.admin" ]; do
+		kill -0 "$daemon" 2>/dev/null || { cat "$tmp/log"; fail "kvmd does not start"; exit 1; }
+	done
+	"$O/tests/cli/prog_engine" "$tmp/sock" "llama:8b" eng-1 <"$tmp/to" >"$tmp/from" &
+	engine=$!
+	exec 6>"$tmp/to" 7<"$tmp/from"
+	read -r -u 7 text; [ "$text" = "ready 1" ] || fail "engine: $text"
+}
+
+stop()	# SIGNAL
+{
+	echo quit >&6
+	exec 6>&- 7<&-
+	wait "$engine" || fail "the engine ended with $?"
+	kill "-$1" "$daemon"
+	wait "$daemon" 2>/dev/null
+	engine='' daemon=''
+	rm -f "$tmp/sock" "$tmp/sock.admin"
+}
+
+# tier_cell TIER COL
+tier_cell() { "$kvctl" tier -b -o "tier,$2" | awk -v row="$1" '$1 == row { print $2 }'; }
+
+start
+for i in 1 2 3 4 5 6; do
+	tell "open 0 100 $i" "ok 0"
+	tell "close 0" "ok 0"
+done
+run 0 tier -o tier,state,files,segments,bad,wanted,chunk -b
+line "ram ok - - - 16777216 2097152"
+has out disk
+[ "$(tier_cell ram blocks)" -ge 345 ] || fail "blocks in RAM: $("$kvctl" tier)"
+run 0 tier show ram; line "small_pages 16M"; line "locked 0B"
+run 0 tier show disk; line "FILE KIND STATE SIZE USED LIVE"; has out "$tmp/one.img"
+run 0 tier show hbm; line "state ok"; hasnt out chunk
+run 0 status; has out "ram "; has out "of 16M used"
+run 0 explain "llama:8b" "$(key 1 0)" "$(key 1 1)" -n -o position,hit,tier
+line "0 yes ram"; line "1 yes ram"
+run 0 explain "llama:8b" "$(key 1 0)" "$(key 1 1)"
+has out "2 of 2 keys hit: 32 tokens: 2 in RAM."
+run 0 block show --key "$(key 1 0)" --space "llama:8b"; line "tier ram"; line "slot 0"
+run 0 block --tier ram --limit 1 -n -o state,tier; line "sealed ram"
+run 0 tenant -b -o tenant,ram,ram_max
+[ "$(awk '$1 == "default" { print $2 }' "$tmp/out")" -ge $((345 * 4096)) ] || fail "charged: $(cat "$tmp/out")"
+tell "load 0 100 1" "ok 100"
+run 0 seq -n -o seq,ready,loading,swapped,broken; line "0 100 no no no"
+run 0 explain "llama:8b" "$(key 1 0)" -n -o tier; line hbm
+tell "close 0" "ok 0"
+run 0 iostat -n -o tier,in,out,in/s,out/s,fl_in,fl_out,q_in,q_out,refused,errors; has out disk
+run 0 iostat -o tier,advice,admission,full,tenant,slow,nomem
+line "TIER ADVICE ADMISSION FULL TENANT SLOW NOMEM"; line "hbm - - - - 0 0"
+run 0 iostat 10ms 2; [ "$(grep -c '^ram ' "$tmp/out")" = 2 ] || fail "iostat: $(cat "$tmp/out")"
+run 0 iostat 10ms 2 -y -n; [ "$(grep -c '^ram ' "$tmp/out")" = 2 ] || fail "iostat -y: $(cat "$tmp/out")"
+run 0 iostat 10ms 2 -j; [ "$(grep -c '"schema": 1' "$tmp/out")" = 2 ] || fail "iostat -j"
+run 2 iostat -o odd; has err "no column 'odd'; there are tier used"
+run 0 stat -o clean,store,fetch,load,stall,badsum; line "CLEAN STORE FETCH LOAD STALL BADSUM"
+run 0 check
+part "tiers: list, show, explain, iostat"
+
+{ key 2 0; echo; key 2 1; echo; echo; key 9 9; echo; } >"$tmp/keys"
+run 0 prefetch "llama:8b" "$tmp/keys"
+has out "3 keys: "; has out ", 1 not cached, 0 too many at a time"
+"$kvctl" prefetch "llama:8b" -j <"$tmp/keys" >"$tmp/out" || fail "prefetch from standard input"
+has out '"missing_keys": 1'
+run 1 prefetch nope "$tmp/keys"; has err "no space 'nope'"
+run 1 prefetch "llama:8b" --group 2 "$tmp/keys"; has err "no group 2"
+echo 12 >"$tmp/keys"; run 2 prefetch "llama:8b" "$tmp/keys"; has err "'12' is no key"
+tell "willneed 3 100" "ok 100"
+run 0 stat list -n -o name,value; hasnt out "blocks_prefetched 0"
+part "prefetch"
+
+run 0 tier drain -w ram; line "ram: drained"; lacks err
+run 0 tier -o tier,state,used -b; line "ram drained 0"
+run 0 check
+run 0 tier undrain ram; line "ram: in use"
+run 0 tier -o tier,state; line "ram ok"
+run 0 tier add ram 24M; line "ram: to have 24M"
+run 0 conf -n -o option,value; has out "ram.bytes"
+run 0 tier add disk "$tmp/two.img" 8M; has out "disk: $tmp/two.img added"
+run 0 tier -o tier,files; line "disk 2"
+run 1 tier add disk "$tmp/two.img" 8M; has err "$tmp/two.img"
+run 1 tier drain "$tmp/three.img"; has err "$tmp/three.img: not a file of the disk tier"
+run 0 tier drain -w "$tmp/one.img"; line "$tmp/one.img: drained"
+run 0 tier -o tier,files; line "disk 1"
+run 1 tier drain "$tmp/two.img"; has err "there is no other file"
+run 0 tier drain -w disk; line "disk: drained"
+run 0 tier -o tier,state; line "disk drained"
+run 0 tenant -b -o tenant,disk; line "default 0"
+run 0 tier undrain disk
+run 0 check
+part "drain, add"
+
+# An epoch is not acknowledged before a restart would know it.
+run 0 space raise "llama:8b" --epoch 7; has out "epoch 7"
+stop KILL
+# A copy: the kernel may still be ending the dead one's I/O, and holds its locks meanwhile.
+cp "$tmp/two.img" "$tmp/three.img"
+sed -i "s|one.img|three.img|" "$tmp/conf"
+start
+run 0 space -n -o space,epoch; line "llama:8b 7"
+run 1 space raise "llama:8b" --epoch 7; has err "a new one must be higher"
+stop TERM
+part "a raised epoch outlives the daemon"
 
 exit $((failed != 0))

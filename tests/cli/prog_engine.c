@@ -5,8 +5,10 @@
  *   prog_engine SOCKET SPACE LABEL
  *
  *   open SEQ NR SEED   open with NR keys of chain SEED, extend, publish the rest
+ *   load SEQ NR SEED   open with blocks of all tiers, wait for them; no more
  *   close SEQ
  *   cold SEED NR       advise its first NR keys cold
+ *   willneed SEED NR   advise that they will be needed
  *   quit
  *
  * Answers each with "ok NUMBER" (blocks that hit) or "error NUMBER". Key i of
@@ -55,17 +57,32 @@ static int do_open(struct kvc *k, uint32_t seq, uint32_t nr, uint32_t seed)
 	return err < 0 ? err : hit;
 }
 
+static int do_load(struct kvc *k, uint32_t seq, uint32_t nr, uint32_t seed)
+{
+	if (nr > MAX_KEYS)
+		return -1;
+	make_keys(seed, nr);
+	return kvc_seq_open(k, seq, seq + 1, keys, nr, nr * BLOCK_TOKENS, 0,
+			    KVMD_OPEN_LOAD | KVMD_OPEN_WAIT, NULL);
+}
+
 static int do_line(struct kvc *k, const char *line)
 {
 	unsigned seq, nr, seed;
 
 	if (sscanf(line, "open %u %u %u", &seq, &nr, &seed) == 3)
 		return do_open(k, seq, nr, seed);
+	if (sscanf(line, "load %u %u %u", &seq, &nr, &seed) == 3)
+		return do_load(k, seq, nr, seed);
 	if (sscanf(line, "close %u", &seq) == 1)
 		return kvc_seq_close(k, seq, seq + 1, step, 0);
 	if (sscanf(line, "cold %u %u", &seed, &nr) == 2 && nr <= MAX_KEYS) {
 		make_keys(seed, nr);
 		return kvc_advise_keys(k, KVMD_ADV_COLD, 0, keys, nr, 0);
+	}
+	if (sscanf(line, "willneed %u %u", &seed, &nr) == 2 && nr <= MAX_KEYS) {
+		make_keys(seed, nr);
+		return kvc_advise_keys(k, KVMD_ADV_WILLNEED, 0, keys, nr, 0);
 	}
 	return -22;
 }

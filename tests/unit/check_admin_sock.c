@@ -191,6 +191,7 @@ START_TEST(every_question_has_an_answer)
 		"space show space=one\n", "client list\n", "seq list\n", "block list\n",
 		"block show block=1\n", "tenant list\n", "dev list\n", "slab list\n",
 		"slab show slab=0\n", "conf show\n", "log show\n", "fault show\n", "check run\n",
+		"tier list\n", "tier show tier=hbm\n",
 		"drain start slab=0\n", "drain stop slab=0\n", "log level level=err\n",
 		"fault arm spec=copy:nth=1000000\n", "fault disarm\n",
 	};
@@ -228,6 +229,116 @@ START_TEST(bad_requests_are_named)
 	expect("space raise space=one epoch=0\n", "outside 1 to");
 	expect("fault arm spec=odd\n", "odd");
 	expect("log level level=odd\n", "no log level 'odd'");
+	expect("block list tier=odd\n", "no tier 'odd'");
+	expect("tier show\n", "tier= is missing");
+	expect("tier show tier=odd\n", "no tier 'odd'");
+	expect("tier show tier=ram\n", "set ram.bytes");
+	expect("tier show tier=disk\n", "set disk.path");
+	expect("tier drain tier=hbm\n", "kvctl drain");
+	expect("tier drain path=/nothing\n", "there is no disk tier");
+	expect("tier undrain tier=disk\n", "set disk.path");
+	expect("tier add tier=hbm bytes=1\n", "kvmd.conf(5)");
+	expect("tier add tier=ram bytes=1\n", "set ram.bytes");
+	expect("prefetch run space=one keys=12\n", "nothing below HBM");
+	expect("pressure wait\n", "is missing");
+	expect("pressure wait permille=10\n", "is missing");
+	expect("pressure wait permille=2000 window_ms=1000\n", "outside 1 to");
+	expect("pressure wait permille=10 window_ms=1\n", "outside 100 to");
+	expect("pressure wait resource=odd permille=1 window_ms=100\n", "no resource 'odd'");
+	expect("pressure wait kind=odd permille=1 window_ms=100\n", "no kind 'odd'");
+}
+END_TEST
+
+/* ------------------------------------------------------------------- waiting */
+
+static unsigned nr_waiting(void)
+{
+	unsigned nr = 0;
+
+	for (int i = 0; i < ADMIN_MAX_CONNS; i++)
+		nr += d->admin->conn[i].state == ADMIN_WAIT;
+	return nr;
+}
+
+static void turn(void)
+{
+	uring_poll(d->u);
+	d->now_ns = clock_ns();
+	admin_turn(d);
+}
+
+/* As listen_to(), with what waits looked at. */
+static char *wait_for(int fd)
+{
+	size_t len = 0, cap = 1 << 16;
+	char *buf = malloc(cap);
+
+	for (;;) {
+		ssize_t n;
+
+		turn();
+		n = recv(fd, buf + len, cap - len - 1, 0);
+		if (n == 0)
+			break;
+		ck_assert(n > 0 || errno == EAGAIN);
+		len += n > 0 ? (size_t)n : 0;
+	}
+	close(fd);
+	buf[len] = '\0';
+	return buf;
+}
+
+START_TEST(waiters_are_told_when_it_is_reached)
+{
+	int some = dial(), full = dial(), load = dial();
+	char *answer;
+
+	say(some, "pressure wait kind=some permille=100 window_ms=100\n");
+	say(full, "pressure wait resource=hbm kind=full permille=10 window_ms=100\n");
+	say(load, "pressure wait resource=load permille=10 window_ms=100\n");
+	while (nr_waiting() < 3)
+		turn();
+	/* Nothing happens: nothing to look at. */
+	ck_assert_uint_eq(admin_turn(d), 0);
+	psi_update(&d->psi[PSI_HBM], KVMD_PRESSURE_SOME, clock_ns());
+	turn();
+	ck_assert_uint_ne(admin_turn(d), 0);
+	answer = wait_for(some);
+	ck_assert_msg(strstr(answer, "\"resource\":\"hbm\",\"kind\":\"some\",\"window_ms\":100,"
+			     "\"wanted_us\":10000,\"stall_us\":"), "%s", answer);
+	free(answer);
+	ck_assert_uint_eq(nr_waiting(), 2);
+	psi_update(&d->psi[PSI_HBM], KVMD_PRESSURE_FULL, clock_ns());
+	answer = wait_for(full);
+	ck_assert_msg(strstr(answer, "\"kind\":\"full\""), "%s", answer);
+	free(answer);
+	close(load);
+	while (nr_waiting())
+		turn();
+}
+END_TEST
+
+START_TEST(waiters_leave_room_for_others)
+{
+	int fd[ADMIN_MAX_WAITS];
+	char *answer;
+
+	for (int i = 0; i < ADMIN_MAX_WAITS; i++) {
+		fd[i] = dial();
+		say(fd[i], "pressure wait permille=10 window_ms=100\n");
+	}
+	while (nr_waiting() < ADMIN_MAX_WAITS)
+		turn();
+	answer = ask("pressure wait permille=10 window_ms=100\n");
+	ck_assert_msg(strstr(answer, "\"errno\":16"), "%s", answer);
+	free(answer);
+	expect("log show\n", "err");
+	for (int i = 0; i < ADMIN_MAX_WAITS; i++)
+		close(fd[i]);
+	while (nr_waiting())
+		turn();
+	for (int i = 0; i < ADMIN_MAX_CONNS; i++)
+		ck_assert_int_eq(d->admin->conn[i].state, ADMIN_FREE);
 }
 END_TEST
 
@@ -414,7 +525,7 @@ START_TEST(drop_takes_idle_chains_only)
 	add_blocks(one, 1500);
 	add_blocks(two, 10);
 	b = pool_block(d->pool, 1000);
-	index_get(pool_gpool(d->pool, b), b);		/* keeps itself and what it hangs from */
+	index_get(d->ix, pool_gpool(d->pool, b), b);		/* keeps itself and what it hangs from */
 	expect("space drop space=one\n", "\"dropped_blocks\":500");
 	index_put(d->ix, b);
 	expect("space drop all=1\n", "\"dropped_blocks\":1010");
@@ -563,6 +674,7 @@ START_TEST(stop_with_everything_open)
 		fd[i] = dial();
 	say(fd[0], "trace start\n");
 	say(fd[1], "status sh");
+	say(fd[2], "pressure wait permille=10 window_ms=100\n");
 	for (int t = 0; t < 20; t++)
 		uring_poll(d->u);
 	admin_stop(d);			/* teardown's is the second: harmless */
@@ -648,6 +760,8 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, every_question_has_an_answer);
 	tcase_add_test(tc, bad_requests_are_named);
+	tcase_add_test(tc, waiters_are_told_when_it_is_reached);
+	tcase_add_test(tc, waiters_leave_room_for_others);
 	tcase_add_test(tc, long_lines);
 	tcase_add_test(tc, a_line_may_come_in_pieces);
 	tcase_add_test(tc, a_peer_that_leaves_is_forgotten);

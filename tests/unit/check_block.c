@@ -9,7 +9,7 @@
 
 /* Written from the picture in block.h, not from the table. */
 static const bool allowed[NR_BLK_STATE][NR_BLK_STATE] = {
-	[BLK_FREE] = { [BLK_OPEN] = true, [BLK_LOADING] = true },
+	[BLK_FREE] = { [BLK_OPEN] = true, [BLK_SEALED] = true },
 	[BLK_OPEN] = {
 		[BLK_SEALING] = true, [BLK_FREE] = true, [BLK_QUARANTINE] = true, [BLK_BAD] = true,
 	},
@@ -17,11 +17,11 @@ static const bool allowed[NR_BLK_STATE][NR_BLK_STATE] = {
 		[BLK_SEALED] = true, [BLK_OPEN] = true, [BLK_FREE] = true,
 		[BLK_QUARANTINE] = true, [BLK_BAD] = true,
 	},
-	[BLK_SEALED] = { [BLK_EVICTING] = true, [BLK_LOADING] = true, [BLK_BAD] = true },
-	[BLK_LOADING] = {
-		[BLK_SEALED] = true, [BLK_EVICTING] = true, [BLK_QUARANTINE] = true,
+	[BLK_SEALED] = {
+		[BLK_EVICTING] = true, [BLK_LOADING] = true, [BLK_QUARANTINE] = true,
 		[BLK_BAD] = true,
 	},
+	[BLK_LOADING] = { [BLK_SEALED] = true, [BLK_QUARANTINE] = true, [BLK_BAD] = true },
 	[BLK_EVICTING] = {
 		[BLK_FREE] = true, [BLK_SEALED] = true, [BLK_QUARANTINE] = true, [BLK_BAD] = true,
 	},

@@ -354,7 +354,7 @@ START_TEST(sync_call_carries_keys)
 	ck_assert_uint_eq(e->nr, 3);
 	ck_assert_uint_eq(e->first, 48);
 	ck_assert_uint_eq(e->arg, KVMD_HINT_LAST);
-	ck_assert_uint_eq(e->flags, KVMD_OPEN_NO_STORE);
+	ck_assert_uint_eq(e->flags, KVMD_OPEN_NO_STORE | KVMD_OPEN_LOAD | KVMD_OPEN_WAIT);
 	ck_assert_mem_eq(f.args + e->off, keys, sizeof(keys));
 	/* and the room is free again */
 	ck_assert_int_eq(kvci_args_get(&k->args, FAKE_ARGS), 0);
@@ -373,13 +373,97 @@ START_TEST(sync_lists_one_per_group)
 	daemon_start(echo_one);
 	ck_assert_int_eq(kvc_seq_open_lists(k, 0, 1, list, nr, 0, 0, 0, NULL), 1);
 	daemon_join();
-	ck_assert_uint_eq(e->flags, KVMD_OPEN_LISTS);
+	ck_assert_uint_eq(e->flags, KVMD_OPEN_LISTS | KVMD_OPEN_LOAD | KVMD_OPEN_WAIT);
 	memcpy(&l, f.args + e->off, sizeof(l));
 	ck_assert_uint_eq(l.nr, 2);
 	ck_assert_uint_eq(l.resv, 0);
 	ck_assert_uint_eq(l.off % 8, 0);
 	ck_assert_mem_eq(f.args + l.off, keys, sizeof(keys));
 	ck_assert_int_eq(kvci_args_get(&k->args, FAKE_ARGS), 0);
+}
+END_TEST
+
+/* What kvc_seq_open() makes of @flags. */
+static uint16_t opened_with(uint16_t flags)
+{
+	uint32_t at = f.sq_head;
+
+	daemon_start(echo_one);
+	ck_assert_int_eq(kvc_seq_open(k, 0, 1, NULL, 0, 0, 0, flags, NULL), 0);
+	daemon_join();
+	return f.sq[at & (FAKE_SQ - 1)].flags;
+}
+
+START_TEST(open_loads_unless_told_otherwise)
+{
+	static const uint16_t as_told[] = {
+		KVMD_OPEN_LOAD, KVMD_OPEN_LOAD | KVMD_OPEN_BY_PLANE, KVMD_OPEN_NO_HIT,
+		KVMD_OPEN_NO_HIT | KVMD_OPEN_NO_STORE, KVMD_OPEN_LOAD | KVMD_OPEN_WAIT,
+	};
+
+	ck_assert_uint_eq(opened_with(0), KVMD_OPEN_LOAD | KVMD_OPEN_WAIT);
+	ck_assert_uint_eq(opened_with(KVC_OPEN_NO_LOAD), 0);
+	ck_assert_uint_eq(opened_with(KVC_OPEN_NO_LOAD | KVMD_OPEN_NO_STORE), KVMD_OPEN_NO_STORE);
+	for (size_t i = 0; i < sizeof(as_told) / sizeof(as_told[0]); i++)
+		ck_assert_uint_eq(opened_with(as_told[i]), as_told[i]);
+}
+END_TEST
+
+START_TEST(open_without_the_loads_feature)
+{
+	kvc_destroy(k);
+	fake_start(&f, second);
+	fake_stop(&f);
+	session(KVMD_FEATURES & ~KVMD_FEAT_LOADS);
+	ck_assert_uint_eq(opened_with(0), 0);
+	ck_assert_uint_eq(opened_with(KVC_OPEN_NO_LOAD), 0);
+	ck_assert_ptr_null(kvc_seq_status(k, 0));
+}
+END_TEST
+
+START_TEST(status_lines)
+{
+	const struct kvmd_seq_status *s = kvc_seq_status(k, 2);
+	struct kvmd_seq_status *w = (void *)((char *)f.tables + 2 * 1024);
+
+	ck_assert_ptr_nonnull(s);
+	*w = (struct kvmd_seq_status) { .ready = 3, .coming = 4, .planes = 5, .err = -EIO };
+	ck_assert_uint_eq(kvc_status_ready(s), 3);
+	ck_assert_uint_eq(kvc_status_coming(s), 4);
+	ck_assert_uint_eq(kvc_status_planes(s), 5);
+	ck_assert_int_eq(kvc_status_err(s), -EIO);
+	/* in front of the row, not in it */
+	ck_assert_ptr_eq((const char *)(uintptr_t)kvc_row(kvc_view(k), 0, 2), (const char *)s + 64);
+	ck_assert_ptr_null(kvc_seq_status(k, FAKE_SEQS));
+}
+END_TEST
+
+START_TEST(sync_wait_and_swap)
+{
+	struct kvmd_sqe *e = f.sq;
+
+	daemon_start(echo_one);
+	ck_assert_int_eq(kvc_seq_wait(k, 2, 9, 12, NULL), 0);
+	daemon_join();
+	ck_assert_uint_eq(e->opcode, KVMD_OP_SEQ_WAIT);
+	ck_assert(e->seq == 2 && e->seq_gen == 9 && e->first == 12 && !e->aux && !e->step);
+	e++;
+	daemon_start(echo_one);
+	ck_assert_int_eq(kvc_seq_swap_out(k, 2, 9, 7), 0);
+	daemon_join();
+	ck_assert_uint_eq(e->opcode, KVMD_OP_SEQ_SWAP_OUT);
+	ck_assert(e->seq == 2 && e->seq_gen == 9 && e->step == 7 && !e->aux);
+	e++;
+	daemon_start(echo_one);
+	ck_assert_int_eq(kvc_seq_swap_in(k, 2, 9, 0), 0);
+	daemon_join();
+	ck_assert_uint_eq(e->opcode, KVMD_OP_SEQ_SWAP_IN);
+	ck_assert(e->seq == 2 && e->seq_gen == 9 && !e->aux && !e->step);
+	e++;
+	daemon_start(echo_one);
+	ck_assert_int_eq(kvc_seq_swap_in(k, 2, 9, 1000000000), 0);
+	daemon_join();
+	ck_assert_uint_gt(e->aux, 1000000000);
 }
 END_TEST
 
@@ -604,6 +688,10 @@ int main(void)
 	tcase_add_test(tc, killed_daemon_ends_peeking);
 	tcase_add_test(tc, sync_call_carries_keys);
 	tcase_add_test(tc, sync_lists_one_per_group);
+	tcase_add_test(tc, open_loads_unless_told_otherwise);
+	tcase_add_test(tc, open_without_the_loads_feature);
+	tcase_add_test(tc, status_lines);
+	tcase_add_test(tc, sync_wait_and_swap);
 	tcase_add_test(tc, sync_keys_that_do_not_fit);
 	tcase_add_test(tc, sync_call_keeps_the_others);
 	tcase_add_test(tc, sync_call_with_a_full_ring);

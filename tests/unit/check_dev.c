@@ -165,6 +165,30 @@ START_TEST(destroyed_extents_leave_nothing)
 }
 END_TEST
 
+/* A former daemon's memory, found again by its fd. */
+START_TEST(an_extent_is_attached_with_its_bytes)
+{
+	struct dev_extent e = extent(BYTES), again = { .fd = 99 };
+	int fd = dup(e.fd), open_fd = memfd_create("check", MFD_ALLOW_SEALING);
+
+	memset(e.map, 3, BYTES);
+	d.ops->extent_destroy(&d, &e);
+	ck_assert_int_lt(d.ops->extent_attach(&d, fd, 2 * BYTES, &again), 0);
+	ck_assert_int_lt(d.ops->extent_attach(&d, -1, BYTES, &again), 0);
+	/* Whoever could shrink it could make the daemon fault. */
+	ck_assert_int_eq(ftruncate(open_fd, BYTES), 0);
+	ck_assert_int_lt(d.ops->extent_attach(&d, open_fd, BYTES, &again), 0);
+	arm("slab:nth=1");
+	ck_assert_int_eq(d.ops->extent_attach(&d, fd, BYTES, &again), -ENOMEM);
+	ck_assert_int_eq(again.fd, 99);
+	ck_assert_int_eq(d.ops->extent_attach(&d, fd, BYTES, &again), 0);
+	ck_assert_int_eq(again.fd, fd);
+	filled(again.map, 0, BYTES, 3);
+	d.ops->extent_destroy(&d, &again);
+	close(open_fd);
+}
+END_TEST
+
 START_TEST(an_impossible_size_is_refused)
 {
 	struct dev_extent e = { .fd = 99, .bytes = 98 };
@@ -259,16 +283,145 @@ START_TEST(a_batch_can_be_used_again)
 }
 END_TEST
 
+/* A RAM chunk: a map and no fd. */
+static struct dev_extent chunk(uint64_t bytes)
+{
+	void *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	ck_assert_ptr_ne(map, MAP_FAILED);
+	return (struct dev_extent){ .fd = -1, .map = map, .bytes = bytes };
+}
+
+static void fill_random(struct dev_extent *e)
+{
+	uint32_t x = 12345;
+
+	for (uint64_t i = 0; i < e->bytes; i++) {
+		x = x * 1664525 + 1013904223;
+		((uint8_t *)e->map)[i] = (uint8_t)(x >> 24);
+	}
+}
+
+/* Planes gathered into one run and scattered again, summed on both ways. */
+START_TEST(copies_to_and_from_ram_are_summed)
+{
+	enum { PLANE = 5000, PLANES = 6, BLOCK = PLANE * PLANES };
+	struct dev_extent hbm[PLANES], ram = chunk(2 * BLOCK), back = chunk(2 * BLOCK);
+	struct dev_copy c[PLANES];
+	struct sum out, in;
+	struct dev_batch batch = { .copy = c, .nr = PLANES, .sum = &out, .done = done };
+
+	ck_assert(d.ops->sums);
+	for (unsigned i = 0; i < PLANES; i++) {
+		hbm[i] = extent(BYTES);
+		fill_random(&hbm[i]);
+		c[i] = (struct dev_copy){ .dst = &ram, .dst_off = 64 + i * PLANE, .src = &hbm[i],
+					  .src_off = i * 1000, .bytes = PLANE };
+	}
+	sum_start(&out);
+	d.ops->copy(&d, &batch);
+	reap();
+	ck_assert_int_eq(batch.err, 0);
+	for (unsigned i = 0; i < PLANES; i++)
+		ck_assert_int_eq(memcmp((char *)ram.map + 64 + i * PLANE,
+					(char *)hbm[i].map + i * 1000, PLANE), 0);
+	ck_assert_uint_eq(sum_end(&out), sum_of((char *)ram.map + 64, BLOCK));
+
+	for (unsigned i = 0; i < PLANES; i++)
+		c[i] = (struct dev_copy){ .dst = &hbm[i], .src = &ram,
+					  .src_off = 64 + i * PLANE, .bytes = PLANE };
+	sum_start(&in);
+	batch.sum = &in;
+	d.ops->copy(&d, &batch);
+	reap();
+	ck_assert_uint_eq(sum_end(&in), sum_end(&out));
+	c[0] = (struct dev_copy){ .dst = &back, .src = &ram, .src_off = 64, .bytes = BLOCK };
+	batch.nr = 1;
+	batch.sum = NULL;		/* RAM to RAM, one cold run, without a sum */
+	d.ops->copy(&d, &batch);
+	reap();
+	ck_assert_int_eq(memcmp(back.map, (char *)ram.map + 64, BLOCK), 0);
+	ck_assert_uint_eq(sum_end(&in), sum_end(&out));
+	for (unsigned i = 0; i < PLANES; i++)
+		d.ops->extent_destroy(&d, &hbm[i]);
+	munmap(ram.map, ram.bytes);
+	munmap(back.map, back.bytes);
+}
+END_TEST
+
+/* Holds the only thread until it is told to go on. */
+struct stopper {
+	struct work work;
+	int ready[2], go[2];	/* pipes */
+};
+
+static void stop_fn(struct work *work)
+{
+	struct stopper *s = container_of(work, struct stopper, work);
+	char c = 0;
+
+	ck_assert_int_eq(write(s->ready[1], &c, 1), 1);
+	ck_assert_int_eq(read(s->go[0], &c, 1), 1);
+}
+
+static void stop_done(struct work *work)
+{
+	(void)work;
+}
+
+static struct dev_batch *order[4];
+static unsigned nr_order;
+
+static void note_order(struct dev_batch *b)
+{
+	order[nr_order++] = b;
+	done(b);
+}
+
+START_TEST(urgent_batches_overtake)
+{
+	struct stopper s = { .work = { .fn = stop_fn, .done = stop_done } };
+	struct dev_batch b[4] = { 0 };
+	char c = 0;
+
+	workers_destroy(w);
+	ck_assert_int_eq(workers_create(1, &w), 0);
+	dev_init(&d, dev_ops_find(kinds[_i]), "x", 1 << 20, w);
+	ck_assert_int_eq(pipe(s.ready) | pipe(s.go), 0);
+	workers_submit(w, &s.work);
+	ck_assert_int_eq(read(s.ready[0], &c, 1), 1);
+	for (unsigned i = 0; i < 4; i++) {
+		b[i].urgent = i >= 2;
+		b[i].done = note_order;
+		d.ops->copy(&d, &b[i]);
+	}
+	ck_assert_int_eq(write(s.go[1], &c, 1), 1);
+	while (nr_done < 4)
+		reap();
+	ck_assert_ptr_eq(order[0], &b[2]);
+	ck_assert_ptr_eq(order[1], &b[3]);
+	ck_assert_ptr_eq(order[2], &b[0]);
+	ck_assert_ptr_eq(order[3], &b[1]);
+	for (unsigned i = 0; i < 2; i++) {
+		close(s.ready[i]);
+		close(s.go[i]);
+	}
+}
+END_TEST
+
 /* --------------------------------------------------------------------- null */
 
 START_TEST(null_has_no_memory)
 {
 	struct dev_extent e;
 	struct dev_copy c = { .dst = &e, .src = &e, .dst_off = 1ull << 39, .bytes = 1ull << 30 };
-	struct dev_batch batch = { .copy = &c, .nr = 1, .err = -1, .done = done };
+	struct sum s;
+	struct dev_batch batch = { .copy = &c, .nr = 1, .sum = &s, .err = -1, .done = done };
 
 	dev_init(&d, &dev_null_ops, "null-0", 1ull << 50, w);
+	sum_start(&s);
 	ck_assert(!d.ops->has_memory);
+	ck_assert(!d.ops->sums);
 	ck_assert(dev_host_ops.has_memory);
 	ck_assert_uint_eq(d.ops->handle_kind, KVMD_HANDLE_NONE);
 	e = extent(1ull << 40);
@@ -280,6 +433,7 @@ START_TEST(null_has_no_memory)
 	ck_assert_uint_eq(nr_done, 0);
 	reap();
 	ck_assert_int_eq(batch.err, 0);
+	ck_assert_uint_eq(sum_end(&s), sum_of("", 0));
 	d.ops->extent_destroy(&d, &e);
 }
 END_TEST
@@ -366,11 +520,14 @@ int main(void)
 	tcase_add_test(tc, an_extent_is_zeroed_and_shared);
 	tcase_add_test(tc, nobody_resizes_an_extent);
 	tcase_add_test(tc, destroyed_extents_leave_nothing);
+	tcase_add_test(tc, an_extent_is_attached_with_its_bytes);
 	tcase_add_test(tc, an_impossible_size_is_refused);
 	tcase_add_test(tc, large_pages_are_a_wish);
 	tcase_add_test(tc, scrub_zeroes_for_every_mapper);
 	tcase_add_test(tc, copies_move_exactly_their_bytes);
 	tcase_add_test(tc, a_batch_can_be_used_again);
+	tcase_add_test(tc, copies_to_and_from_ram_are_summed);
+	tcase_add_loop_test(tc, urgent_batches_overtake, 0, 2);
 	tc = group(s, "null");
 	tcase_add_test(tc, null_has_no_memory);
 	tc = group(s, "failures");

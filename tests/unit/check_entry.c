@@ -30,7 +30,7 @@ static const struct {
 	struct kvmd_sqe good;
 } ops[] = {
 	[KVMD_OP_NOP] = { "nop", 0, 0, { 0 } },
-	[KVMD_OP_SEQ_OPEN] = { "seq_open", 7, SEQ | OFF | NR | FIRST | ARG | AUX,
+	[KVMD_OP_SEQ_OPEN] = { "seq_open", 63, SEQ | OFF | NR | FIRST | ARG | AUX,
 		{ .seq = 3, .seq_gen = 9, .off = 64, .nr = 10, .first = 160, .aux = 5 } },
 	[KVMD_OP_SEQ_EXTEND] = { "seq_extend", 3, SEQ | GROUP | NR | AUX,
 		{ .seq = 3, .seq_gen = 9, .group = 1, .nr = 4, .aux = 77 } },
@@ -54,6 +54,7 @@ static const struct {
 	[KVMD_OP_ADVISE] = { "advise", 1, 0xff & ~(SEQ | FIRST | STEP | AUX),
 		{ .group = 1, .off = 32, .nr = 3, .arg = KVMD_ADV_PIN } },
 	[KVMD_OP_CLOCK] = { "clock", 0, AUX, { .aux = 5 } },
+	[KVMD_OP_SEQ_WAIT] = { "seq_wait", 0, SEQ | FIRST, { .seq = 3, .seq_gen = 9, .first = 8 } },
 };
 BUILD_BUG_ON(ARRAY_SIZE(ops) != KVMD_NR_OP);
 
@@ -294,6 +295,21 @@ START_TEST(hints)
 }
 END_TEST
 
+START_TEST(open_flags)
+{
+	struct kvmd_sqe e = good(KVMD_OP_SEQ_OPEN);
+
+	e.nr = lim.nr_groups;		/* good with and without lists */
+	for (e.flags = 0; e.flags < 64; e.flags++) {
+		bool load = e.flags & KVMD_OPEN_LOAD, wait = e.flags & KVMD_OPEN_WAIT;
+		bool plane = e.flags & KVMD_OPEN_BY_PLANE, no_hit = e.flags & KVMD_OPEN_NO_HIT;
+		bool bad = ((wait || plane) && !load) || (wait && plane) || (load && no_hit);
+
+		REFUSED(&e, bad ? -EINVAL : 0, "flags %x", e.flags);
+	}
+}
+END_TEST
+
 START_TEST(extend)
 {
 	struct kvmd_sqe e = good(KVMD_OP_SEQ_EXTEND);
@@ -453,6 +469,7 @@ int main(void)
 	suite_add_tcase(s, tc);
 	tc = tcase_create("one operation's");
 	tcase_add_loop_test(tc, hints, 0, 2);
+	tcase_add_test(tc, open_flags);
 	tcase_add_test(tc, extend);
 	tcase_add_test(tc, fork_destination);
 	tcase_add_test(tc, trim);

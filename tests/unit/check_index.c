@@ -125,11 +125,11 @@ START_TEST(children_are_counted)
 	prig_put(&r, a);
 	prig_put(&r, b);
 	prig_put(&r, c);
-	ck_assert(!index_can_evict(pool_block(r.p, a)));
+	ck_assert(!index_can_evict(r.ix, pool_block(r.p, a)));
 	index_evict(r.ix, pool_block(r.p, b), KVMD_MISS_EVICTED);
-	ck_assert(!index_can_evict(pool_block(r.p, a)));
+	ck_assert(!index_can_evict(r.ix, pool_block(r.p, a)));
 	index_evict(r.ix, pool_block(r.p, c), KVMD_MISS_EVICTED);
-	ck_assert(index_can_evict(pool_block(r.p, a)));
+	ck_assert(index_can_evict(r.ix, pool_block(r.p, a)));
 	prig_check(&r);
 }
 END_TEST
@@ -142,7 +142,7 @@ START_TEST(leases_and_idleness)
 	prig_get(&r, id);
 	prig_get(&r, id);
 	ck_assert_uint_eq(gp->nr_idle, 0);
-	ck_assert(!index_can_evict(pool_block(r.p, id)));
+	ck_assert(!index_can_evict(r.ix, pool_block(r.p, id)));
 	prig_check(&r);
 	prig_put(&r, id);
 	ck_assert_uint_eq(gp->nr_idle, 0);

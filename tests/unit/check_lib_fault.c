@@ -6,7 +6,10 @@
 
 #include <check.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static void arm(const char *spec)
 {
@@ -128,6 +131,45 @@ START_TEST(bad_specs_name_the_word)
 }
 END_TEST
 
+/* Which call of a crash point ends a process: nothing of it runs behind that. */
+static int dies_at(const char *spec, enum fault_site point)
+{
+	int p[2], status, nr = 0;
+	pid_t pid;
+	char c;
+
+	ck_assert_int_eq(pipe(p), 0);
+	pid = fork();
+	if (!pid) {
+		arm(spec);
+		for (int i = 0; i < 10; i++) {
+			fault_crash(point);
+			if (write(p[1], "x", 1) != 1)
+				_exit(1);
+		}
+		_exit(0);
+	}
+	ck_assert_int_gt(pid, 0);
+	close(p[1]);
+	while (read(p[0], &c, 1) == 1)
+		nr++;
+	close(p[0]);
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	if (WIFSIGNALED(status))
+		ck_assert_int_eq(WTERMSIG(status), SIGKILL);
+	else
+		ck_assert_int_eq(status, 0);
+	return nr;
+}
+
+START_TEST(a_crash_point_kills)
+{
+	ck_assert_int_eq(dies_at("crash-data:nth=1", CRASH_DATA), 0);
+	ck_assert_int_eq(dies_at("crash-recover:nth=4", CRASH_RECOVER), 3);
+	ck_assert_int_eq(dies_at("crash-seal:nth=1", CRASH_SYNC), 10);
+}
+END_TEST
+
 static void *hit_many(void *arg)
 {
 	uint64_t *ret_nr = arg;
@@ -174,6 +216,7 @@ int main(void)
 	add(s, "sites are apart", sites_are_apart);
 	add(s, "every site has a name that arms it", every_site_has_a_name_that_arms_it);
 	add(s, "bad specs name the word", bad_specs_name_the_word);
+	add(s, "a crash point kills", a_crash_point_kills);
 	add(s, "threads share the count", threads_share_the_count);
 
 	sr = srunner_create(s);

@@ -60,9 +60,9 @@ START_TEST(populate_by_threads_keeps_the_bytes)
 
 	ck_assert_ptr_nonnull(p);
 	p[0] = p[5 * MIB] = p[bytes - 1] = 7;
-	mem_populate(p, bytes, 0);
-	mem_populate(p, bytes, 3);
-	mem_populate(p, bytes, 1000);
+	ck_assert_int_eq(mem_populate(p, bytes, 0), 0);
+	ck_assert_int_eq(mem_populate(p, bytes, 3), 0);
+	ck_assert_int_eq(mem_populate(p, bytes, 1000), 0);
 	ck_assert_int_eq(p[0] & p[5 * MIB] & p[bytes - 1], 7);
 	mem_big_free(p, bytes);
 }
@@ -110,6 +110,73 @@ START_TEST(hugetlb_falls_back)
 }
 END_TEST
 
+START_TEST(populate_says_what_it_cannot_touch)
+{
+	char *p = mmap(NULL, 2 * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	ck_assert_ptr_ne(p, MAP_FAILED);
+	munmap(p + MIB, MIB);
+	ck_assert_int_eq(mem_populate(p, MIB, 1), 0);
+	ck_assert_int_lt(mem_populate(p, 2 * MIB, 1), 0);
+	munmap(p, MIB);
+}
+END_TEST
+
+static uint64_t pages_sum(const struct mem_pages *pages)
+{
+	return pages->hugetlb_bytes + pages->thp_bytes + pages->small_bytes;
+}
+
+/* What the machine gives is its own affair: the account must agree with the file. */
+START_TEST(paged_memory_says_its_pages)
+{
+	static const uint64_t sizes[] = { 4096, 2 * MIB, 6 * MIB, 6 * MIB + 4096 };
+	struct mem_pages pages, again;
+	struct stat st;
+	void *map, *second;
+	int fd, huge;
+
+	for (size_t i = 0; i < 2 * ARRAY_SIZE(sizes); i++) {
+		uint64_t bytes = sizes[i / 2];
+
+		huge = i & 1;
+		fd = mem_fd_create_paged("check", bytes, huge, 2, &map, &pages);
+		ck_assert_int_ge(fd, 0);
+		ck_assert_uint_eq((uintptr_t)map % (2 * MIB), 0);
+		ck_assert_uint_eq(pages_sum(&pages), bytes);
+		ck_assert_int_eq(fstat(fd, &st), 0);
+		ck_assert_int_eq(st.st_size, bytes);
+		ck_assert(!pages.hugetlb_bytes || (huge && pages.hugetlb_bytes == bytes));
+		ck_assert_uint_eq(pages.thp_bytes % (2 * MIB), 0);
+		ck_assert_int_eq(((char *)map)[bytes - 1], 0);
+		((char *)map)[bytes - 1] = 9;
+		ck_assert_int_eq(mem_fd_map(fd, bytes, &second), 0);
+		ck_assert_uint_eq((uintptr_t)second % (2 * MIB), 0);
+		ck_assert_int_eq(((char *)second)[bytes - 1], 9);
+		ck_assert_int_eq(mem_populate(second, bytes, 1), 0);
+		mem_get_pages(fd, second, bytes, &again);
+		ck_assert_uint_eq(again.hugetlb_bytes, pages.hugetlb_bytes);
+		ck_assert_uint_eq(pages_sum(&again), bytes);
+		munmap(second, bytes);
+		munmap(map, bytes);
+		close(fd);
+	}
+}
+END_TEST
+
+START_TEST(pages_of_anonymous_memory)
+{
+	struct mem_pages pages;
+	char *p = mem_big_alloc(4 * MIB, true);
+
+	ck_assert_ptr_nonnull(p);
+	mem_get_pages(-1, p, 4 * MIB, &pages);
+	ck_assert_uint_eq(pages_sum(&pages), 4 * MIB);
+	ck_assert_uint_eq(pages.hugetlb_bytes, 0);
+	mem_big_free(p, 4 * MIB);
+}
+END_TEST
+
 START_TEST(seals_hold)
 {
 	void *map, *later;
@@ -143,6 +210,11 @@ START_TEST(bad_sizes_are_refused)
 	ck_assert_int_eq(mem_fd_create("check", 0, false, &map), -EINVAL);
 	ck_assert_int_eq(mem_fd_create("check", UINT64_MAX, false, &map), -EINVAL);
 	ck_assert_int_lt(mem_fd_create("check", INT64_MAX, false, &map), 0);
+	ck_assert_int_eq(mem_fd_create_paged("check", 0, true, 1, &map, NULL), -EINVAL);
+	ck_assert_int_eq(mem_fd_create_paged("check", UINT64_MAX, true, 1, &map, NULL), -EINVAL);
+	ck_assert_int_lt(mem_fd_create_paged("check", INT64_MAX, true, 1, &map, NULL), 0);
+	ck_assert_int_eq(mem_fd_map(-1, 0, &map), -EINVAL);
+	ck_assert_int_eq(mem_fd_map(9999, 4096, &map), -EBADF);
 	ck_assert_ptr_eq(map, &map);
 }
 END_TEST
@@ -158,7 +230,9 @@ START_TEST(everything_can_be_made_to_fail)
 	ck_assert_ptr_null(mem_strdup(""));
 	ck_assert_ptr_null(mem_big_alloc(4096, false));
 	ck_assert_int_eq(mem_fd_create("check", 4096, false, &map), -ENOMEM);
-	ck_assert_uint_eq(fault_nr_hits(FAULT_ALLOC), 6);
+	ck_assert_int_eq(mem_fd_create_paged("check", 4096, false, 1, &map, NULL), -ENOMEM);
+	ck_assert_int_eq(mem_fd_map(0, 4096, &map), -ENOMEM);
+	ck_assert_uint_eq(fault_nr_hits(FAULT_ALLOC), 8);
 	fault_disarm();
 }
 END_TEST
@@ -182,6 +256,9 @@ int main(void)
 	add(s, "populate by threads keeps the bytes", populate_by_threads_keeps_the_bytes);
 	add(s, "memfd is mapped shared", memfd_is_mapped_shared);
 	add(s, "hugetlb falls back", hugetlb_falls_back);
+	add(s, "populate says what it cannot touch", populate_says_what_it_cannot_touch);
+	add(s, "paged memory says its pages", paged_memory_says_its_pages);
+	add(s, "pages of anonymous memory", pages_of_anonymous_memory);
 	add(s, "seals hold", seals_hold);
 	add(s, "bad sizes are refused", bad_sizes_are_refused);
 	add(s, "everything can be made to fail", everything_can_be_made_to_fail);

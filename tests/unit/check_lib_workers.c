@@ -13,7 +13,8 @@
 
 struct job {
 	struct work work;
-	sem_t *gate;		/* fn() waits for it when there is one */
+	sem_t *running;		/* fn() raises it first when there is one, */
+	sem_t *gate;		/* and waits for this when there is one */
 	pthread_t ran_on;
 	int ran, done;
 };
@@ -29,6 +30,8 @@ static void job_fn(struct work *w)
 {
 	struct job *j = job_of(w);
 
+	if (j->running)
+		sem_post(j->running);
 	if (j->gate)
 		sem_wait(j->gate);
 	j->ran_on = pthread_self();
@@ -152,6 +155,41 @@ START_TEST(two_threads_work_at_once)
 }
 END_TEST
 
+START_TEST(urgent_work_overtakes_the_rest)
+{
+	struct workers *w;
+	struct job first = { .work = new_work() }, rest[3], urgent[3];
+	sem_t running, gate;
+	int i;
+
+	sem_init(&running, 0, 0);
+	sem_init(&gate, 0, 0);
+	first.running = &running;
+	first.gate = &gate;
+	ck_assert_int_eq(workers_create(1, &w), 0);
+	workers_submit(w, &first.work);
+	sem_wait(&running);
+	for (i = 0; i < 3; i++) {
+		rest[i] = (struct job){ .work = new_work() };
+		urgent[i] = (struct job){ .work = new_work() };
+		workers_submit(w, &rest[i].work);
+		workers_submit_urgent(w, &urgent[i].work);
+	}
+	ck_assert_uint_eq(workers_nr_pending(w), 7);
+	sem_post(&gate);
+	reap_until(w, 7);
+	ck_assert_int_eq(first.done, 1);
+	for (i = 0; i < 3; i++) {
+		ck_assert_int_eq(urgent[i].done, 2 + i);
+		ck_assert_int_eq(rest[i].done, 5 + i);
+	}
+	ck_assert_uint_eq(workers_nr_pending(w), 0);
+	workers_destroy(w);
+	sem_destroy(&running);
+	sem_destroy(&gate);
+}
+END_TEST
+
 START_TEST(destroy_runs_what_is_queued)
 {
 	struct workers *w;
@@ -161,7 +199,10 @@ START_TEST(destroy_runs_what_is_queued)
 	ck_assert_int_eq(workers_create(2, &w), 0);
 	for (i = 0; i < 64; i++) {
 		j[i] = (struct job){ .work = new_work() };
-		workers_submit(w, &j[i].work);
+		if (i & 1)
+			workers_submit_urgent(w, &j[i].work);
+		else
+			workers_submit(w, &j[i].work);
 	}
 	workers_destroy(w);
 	for (i = 0; i < 64; i++) {
@@ -204,6 +245,7 @@ int main(void)
 	add(s, "a done work can be submitted again", a_done_work_can_be_submitted_again);
 	add(s, "notify fd is quiet until something is done", notify_fd_is_quiet_until_something_is_done);
 	add(s, "two threads work at once", two_threads_work_at_once);
+	add(s, "urgent work overtakes the rest", urgent_work_overtakes_the_rest);
 	add(s, "destroy runs what is queued", destroy_runs_what_is_queued);
 	add(s, "bad arguments and no memory", bad_arguments_and_no_memory);
 

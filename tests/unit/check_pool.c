@@ -213,7 +213,9 @@ START_TEST(check_catches_damage)
 		prig_check(&r); \
 	} while (0)
 	DAMAGE(b->slot, pool_block(r.p, ids[0])->slot, "slot is not its own");
-	DAMAGE(b->slot, 0, "slot is not its own");
+	DAMAGE(b->slot, 0, "is in no tier");
+	DAMAGE(b->nr_kids_ram, 1, "children");
+	DAMAGE(b->nr_kids_disk, 1, "children");
 	DAMAGE(b->state, 77, "impossible");
 	DAMAGE(b->sid, POOL_MAX_SIDS - 1, "impossible");
 	DAMAGE(b->leases, 1, "idle flag");

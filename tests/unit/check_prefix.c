@@ -251,7 +251,7 @@ static void settle_and_compare(void)
 		if (sp->gp[g].geo.rule == KVMD_RULE_FULL) {
 			nr_keys[g] = lease(g, 0, nr_keys[g]);
 		} else {
-			seq_lease_any(&st, 0, g, 0, keys_of(g, 0, nr_keys[g]), nr_keys[g]);
+			seq_lease_any(&st, 0, g, 0, keys_of(g, 0, nr_keys[g]), nr_keys[g], false);
 		}
 		st.seq[0].len[g] = nr_keys[g];
 	}
@@ -314,7 +314,7 @@ static uint32_t settle(uint32_t nr0, uint32_t nr1)
 {
 	seq_start(&st, 0, 1);
 	st.seq[0].len[0] = lease(0, 0, nr0);
-	seq_lease_any(&st, 0, 1, 0, keys_of(1, 0, nr1), nr1);
+	seq_lease_any(&st, 0, 1, 0, keys_of(1, 0, nr1), nr1, false);
 	st.seq[0].len[1] = nr1;
 	return seq_settle(&st, 0);
 }

@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * check_replay.c - what kvtrace replay settles alone: the bytes of blocks and
- * their check, latency classes, keys, routing, capacity, turns.
+ * their check, latency classes, keys, routing, capacity, sizes of lower tiers,
+ * turns, attribution.
  */
 #include <check.h>
+#include <getopt.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
+#include <unistd.h>
 
-#include "tools/kvtrace/replay.h"
+#include "kvmd/tier/disk_format.h"
+#include "tools/kvtrace/replay_daemon.h"
 #include "tools/kvtrace/replay_bytes.h"
 #include "tools/kvtrace/replay_hist.h"
 
@@ -326,6 +331,161 @@ START_TEST(hints_are_right_as_often_as_asked)
 }
 END_TEST
 
+/* ------------------------------------------------------------ tiers */
+
+START_TEST(tiers_in_multiples_of_the_pools_blocks)
+{
+	struct replay_plan p = small_plan();
+	struct replay_size s = { .times = 4 };
+
+	p.capacity = 100;
+	opts.block_bytes = 4096;
+	ck_assert_uint_eq(plan_tier_bytes(&p, &s), 400 * 4096);
+	/* A place below HBM is whole pages. */
+	opts.block_bytes = 4160;
+	ck_assert_uint_eq(plan_place_bytes(&opts), 8192);
+	ck_assert_uint_eq(plan_tier_bytes(&p, &s), 400 * 8192);
+	s.times = 0.5;
+	ck_assert_uint_eq(plan_tier_bytes(&p, &s), 50 * 8192);
+	s = (struct replay_size){ .bytes = 12345 };
+	ck_assert_uint_eq(plan_tier_bytes(&p, &s), 12345);
+	s.bytes = 0;
+	ck_assert_uint_eq(plan_tier_bytes(&p, &s), 0);
+}
+END_TEST
+
+/* The number behind KEY = in the configuration's section; 0: there is none. */
+static uint64_t conf_value(const char *path, const char *section, const char *key)
+{
+	char line[512], name[64], where[64] = "";
+	FILE *f = fopen(path, "re");
+	uint64_t v = 0, n;
+
+	ck_assert_ptr_nonnull(f);
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "[%63[^]]", name) == 1)
+			strcpy(where, name);
+		else if (!strcmp(where, section) &&
+			 sscanf(line, "%63s = %" SCNu64, name, &n) == 2 && !strcmp(name, key))
+			v = n;
+	}
+	fclose(f);
+	return v;
+}
+
+/* The file holds @times of the pool's blocks, whatever their size. */
+static void assert_file_holds(uint64_t capacity, uint64_t block_bytes, double times)
+{
+	struct replay_plan p = small_plan();
+	struct replay_daemon d = { .socket = "/s", .admin = "/s.admin", .disk = "/disk" };
+	struct disk_super sb;
+	uint64_t place, segment;
+	char why[160];
+	int fd;
+
+	strcpy(d.conf, "/tmp/check_replay.XXXXXX");
+	fd = mkstemp(d.conf);
+	ck_assert_int_ge(fd, 0);
+	close(fd);
+	p.capacity = capacity;
+	opts.block_bytes = block_bytes;
+	opts.ram.times = 4;
+	opts.disk.times = times;
+	ck_assert_int_eq(daemon_config(&d, &p, true), 0);
+	segment = conf_value(d.conf, "disk", "segment");
+	place = conf_value(d.conf, "disk", "block_bytes_hint");
+	ck_assert_uint_eq(disk_super_make(&sb, conf_value(d.conf, "disk", "bytes"), segment, place,
+					  why, sizeof(why)), 0);
+	ck_assert_uint_ge(sb.nr_segments, DISK_MIN_SEGMENTS);
+	ck_assert_uint_ge(sb.nr_headers, segment / place);
+	ck_assert_uint_ge((sb.nr_segments - 3) * (segment / place),
+			  (uint64_t)((double)capacity * times));
+	ck_assert_uint_eq(conf_value(d.conf, "ram", "bytes"), 4 * capacity * place);
+	/* A record for each block of each tier. */
+	ck_assert_uint_ge(conf_value(d.conf, "pool", "blocks"),
+			  (uint64_t)((double)capacity * (5 + times)));
+	ck_assert_int_eq(daemon_config(&d, &p, false), 0);
+	ck_assert_uint_eq(conf_value(d.conf, "ram", "bytes"), 0);
+	ck_assert_uint_eq(conf_value(d.conf, "disk", "bytes"), 0);
+	unlink(d.conf);
+}
+
+START_TEST(the_disk_file_holds_what_was_asked_for)
+{
+	assert_file_holds(1100, 512, 16);
+	assert_file_holds(1, 4096, 1);
+	assert_file_holds(10000, 4096, 0.5);
+	assert_file_holds(1000000, 65536, 16);
+	assert_file_holds(300, 3 << 20, 16);
+	assert_file_holds(20, 512 << 20, 2);
+}
+END_TEST
+
+/* Both parsers must agree; "": refused. */
+static struct replay_size size_of(const char *opt, const char *arg, int want)
+{
+	char prog[] = "replay", name[16], value[32], file[] = "f", ram[] = "--ram", big[] = "1G";
+	char *argv[] = { prog, ram, big, name, value, file, NULL };
+	struct replay_opts o;
+	bool go;
+
+	snprintf(name, sizeof(name), "--%s", opt);
+	snprintf(value, sizeof(value), "%s", arg);
+	optind = 0;
+	ck_assert_int_eq(replay_options(ARRAY_SIZE(argv) - 1, argv, &o, &go), want);
+	ck_assert(go == !want);
+	if (want)
+		return (struct replay_size){ 0 };
+	ck_assert_int_eq(o.beside, BESIDE_YES);
+	return strcmp(opt, "ram") ? o.disk : o.ram;
+}
+
+START_TEST(sizes_are_bytes_or_multiples)
+{
+	struct replay_size s = size_of("disk", "16x", 0);
+
+	ck_assert_double_eq(s.times, 16);
+	ck_assert_uint_eq(s.bytes, 0);
+	s = size_of("disk", "2G", 0);
+	ck_assert_double_eq(s.times, 0);
+	ck_assert_uint_eq(s.bytes, 2ULL << 30);
+	s = size_of("ram", "0.25x", 0);
+	ck_assert_double_eq(s.times, 0.25);
+	size_of("ram", "x", 2);
+	size_of("ram", "4xx", 2);
+	size_of("ram", "-4x", 2);
+	size_of("ram", "nanx", 2);
+	size_of("disk", "much", 2);
+}
+END_TEST
+
+START_TEST(a_token_that_nobody_served_does_not_sum)
+{
+	struct replay_stats s = { { 0 } };
+
+	ck_assert(attribution_sums(&s));
+	s.val[KVMD_STAT_TOKENS_ASKED] = 100;
+	ck_assert(!attribution_sums(&s));
+	s.val[KVMD_STAT_TOKENS_HBM] = 30;
+	s.val[KVMD_STAT_TOKENS_RAM] = 20;
+	s.val[KVMD_STAT_TOKENS_DISK] = 10;
+	s.val[KVMD_STAT_TOKENS_MERGED] = 5;
+	s.val[KVMD_STAT_TOKENS_RECOMPUTED] = 31;
+	s.val[KVMD_STAT_TOKENS_PENDING] = 4;
+	ck_assert(!attribution_sums(&s));	/* 31 have no reason */
+	s.val[KVMD_STAT_RECOMPUTED_EVICTED] = 21;
+	s.val[KVMD_STAT_RECOMPUTED_REFUSED] = 10;
+	ck_assert(attribution_sums(&s));
+	s.val[KVMD_STAT_TOKENS_DISK]++;
+	ck_assert(!attribution_sums(&s));
+	/* A daemon ends what its predecessor began: its gauge is below zero. */
+	memset(&s, 0, sizeof(s));
+	s.val[KVMD_STAT_TOKENS_RECOMPUTED] = s.val[KVMD_STAT_RECOMPUTED_NEVER] = 7;
+	s.val[KVMD_STAT_TOKENS_PENDING] = (uint64_t)-7;
+	ck_assert(attribution_sums(&s));
+}
+END_TEST
+
 /* ------------------------------------------------------------ turns */
 
 static bool is_woken(const struct replay_run *r, uint32_t c)
@@ -402,6 +562,9 @@ int main(void)
 	    long_requests_keep_their_leading_blocks, requests_go_to_clients_in_turn,
 	    a_session_stays_with_its_client, blocks_of_prompt_and_output,
 	    hints_are_right_as_often_as_asked, NULL });
+	add(s, "tiers", (const TTest *const[]){ tiers_in_multiples_of_the_pools_blocks,
+	    the_disk_file_holds_what_was_asked_for, sizes_are_bytes_or_multiples,
+	    a_token_that_nobody_served_does_not_sum, NULL });
 	add(s, "turns", (const TTest *const[]){ a_window_of_one_is_the_traces_order,
 	    a_window_bounds_the_drift, NULL });
 	sr = srunner_create(s);

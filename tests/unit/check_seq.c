@@ -58,7 +58,9 @@ START_TEST(shape)
 	ck_assert_uint_ge(st.row_off[1], 63 * 4);
 	ck_assert_uint_eq(st.stride % 64, 0);
 	ck_assert_uint_ge(seqtab_rows_bytes(&st), 3 * st.stride);
-	ck_assert_ptr_eq(seq_row(&st, 1, 0), st.rows + st.stride);
+	ck_assert_ptr_eq(seq_row(&st, 1, 0), st.rows + st.stride + st.row_off[0]);
+	ck_assert_uint_eq(st.row_off[0], sizeof(struct kvmd_seq_status));
+	ck_assert_ptr_eq(seq_status(&st, 1), st.rows + st.stride);
 }
 END_TEST
 

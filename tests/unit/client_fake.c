@@ -64,6 +64,8 @@ void fake_init(struct fake *f)
 	f->plane_bytes = 4096;
 	f->features = KVMD_FEATURES;
 	f->device = "host";
+	f->boot = 1;
+	f->slab_gen = 1;
 	f->conn = f->bell = f->ring_fd = f->args_fd = f->steps_fd = f->tables_fd = -1;
 	f->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	ck_assert_int_ge(f->listener, 0);
@@ -129,10 +131,15 @@ void fake_stop(struct fake *f)
 
 void fake_accept(struct fake *f)
 {
+	session_drop(f);
+	fake_accept_kept(f);
+}
+
+void fake_accept_kept(struct fake *f)
+{
 	struct timeval tv = { .tv_sec = LIMIT_S };
 
 	fake_hangup(f);
-	session_drop(f);
 	setsockopt(f->listener, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
 	f->conn = accept4(f->listener, NULL, NULL, SOCK_CLOEXEC);
 	FAKE_CHECK(f, f->conn >= 0);
@@ -212,6 +219,7 @@ void fake_hello(struct fake *f)
 	r.h.cookie = f->cookie;
 	r.version = f->version;
 	r.session = 7;
+	r.boot_id[0] = f->boot;
 	r.features = f->features & m->features;
 	r.group_token = 0x1234;
 	r.ring_bytes = 16384;
@@ -239,6 +247,43 @@ void fake_refuse_hello(struct fake *f, int err, const char *text)
 	r.h.cookie = f->cookie;
 	r.h.err = err;
 	r.version = f->version;
+	snprintf(r.text, sizeof(r.text), "%s", text);
+	fake_send(f, &r, sizeof(r), NULL, 0);
+}
+
+void fake_resume(struct fake *f, uint32_t nr_slabs)
+{
+	unsigned char buf[KVMD_MSG_MAX_BYTES] __attribute__((aligned(8)));
+	struct kvmd_resume_reply r = { .h.type = KVMD_MSG_RESUME_REPLY };
+	const struct kvmd_resume *m = (const void *)buf;
+
+	fake_recv(f, KVMD_MSG_RESUME, buf);
+	FAKE_CHECK(f, m->h.bytes == sizeof(*m));
+	FAKE_CHECK(f, m->version == KVMD_WIRE_VERSION && !m->rank && m->session == 7);
+	FAKE_CHECK(f, m->group_token == 0x1234 && m->boot_id[0] == f->boot);
+	/* The client left nothing that the next daemon could take for an entry. */
+	FAKE_CHECK(f, !f->ring->sq_tail && !f->ring->cq_head && !f->ring->client_flags);
+	for (uint32_t i = 0; i < FAKE_SQ; i++)
+		FAKE_CHECK(f, !f->sq[i].pos);
+	f->sq_head = f->cq_tail = f->cq_held = 0;
+	f->ring->daemon_flags = 0;
+	close(f->bell);
+	f->bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	r.h.cookie = f->cookie;
+	r.nr_slabs = nr_slabs;
+	r.boot_id[0] = ++f->boot;
+	fake_send(f, &r, sizeof(r), &f->bell, 1);
+}
+
+void fake_refuse_resume(struct fake *f, int err, uint32_t retry_ms, const char *text)
+{
+	unsigned char buf[KVMD_MSG_MAX_BYTES] __attribute__((aligned(8)));
+	struct kvmd_resume_reply r = { .h.type = KVMD_MSG_RESUME_REPLY };
+
+	fake_recv(f, KVMD_MSG_RESUME, buf);
+	r.h.cookie = f->cookie;
+	r.h.err = err;
+	r.retry_ms = retry_ms;
 	snprintf(r.text, sizeof(r.text), "%s", text);
 	fake_send(f, &r, sizeof(r), NULL, 0);
 }
@@ -280,7 +325,8 @@ void fake_slab_add(struct fake *f, uint32_t slab, uint32_t first_slot, uint32_t 
 		   uint32_t per_message, int *ret_fds)
 {
 	const uint32_t total = ret_fds ? f->planes * f->nr_shards : 0;
-	struct kvmd_slab m = { .h.type = KVMD_MSG_SLAB_ADD, .slab = slab, .gen = 1 };
+	struct kvmd_slab m = { .h.type = KVMD_MSG_SLAB_ADD, .slab = slab,
+			       .gen = f->slab_gen };
 
 	m.first_slot = first_slot;
 	m.nr_slots = nr_slots;
@@ -306,7 +352,7 @@ static void slab_answer(struct fake *f, uint32_t type, uint32_t slab, int err)
 
 	fake_recv(f, type, buf);
 	FAKE_CHECK(f, m->h.bytes == sizeof(*m));
-	FAKE_CHECK(f, m->slab == slab && m->gen == 1);
+	FAKE_CHECK(f, m->slab == slab && m->gen == f->slab_gen);
 	FAKE_CHECK(f, m->h.err == err);
 }
 
@@ -322,7 +368,8 @@ void fake_slab_deleted(struct fake *f, uint32_t slab)
 
 void fake_slab_del(struct fake *f, uint32_t slab)
 {
-	struct kvmd_slab m = { .h.type = KVMD_MSG_SLAB_DEL, .slab = slab, .gen = 1 };
+	struct kvmd_slab m = { .h.type = KVMD_MSG_SLAB_DEL, .slab = slab,
+			       .gen = f->slab_gen };
 
 	fake_send(f, &m, sizeof(m), NULL, 0);
 }

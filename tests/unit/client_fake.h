@@ -50,6 +50,8 @@ struct fake {
 	uint64_t plane_bytes;
 	uint64_t features;
 	const char *device;
+	uint32_t slab_gen;		/* of slabs in messages */
+	uint8_t boot;			/* first byte of the boot id */
 	void *aux;			/* the test's own */
 };
 
@@ -67,12 +69,16 @@ void fake_init(struct fake *f);
 
 /* For scripts. */
 void fake_accept(struct fake *f);
+void fake_accept_kept(struct fake *f);	/* as a daemon that kept the session's memory */
 void fake_hangup(struct fake *f);
 /* Receives one message of @type into @buf (KVMD_MSG_MAX_BYTES). */
 void fake_recv(struct fake *f, uint32_t type, void *buf);
 void fake_send(struct fake *f, void *msg, size_t bytes, const int *fds, uint32_t nr_fds);
 void fake_hello(struct fake *f);		/* takes HELLO, answers it */
 void fake_refuse_hello(struct fake *f, int err, const char *text);
+/* Takes RESUME of the boot before, rank 0, and answers; ring as on the first day. */
+void fake_resume(struct fake *f, uint32_t nr_slabs);
+void fake_refuse_resume(struct fake *f, int err, uint32_t retry_ms, const char *text);
 void fake_space(struct fake *f, uint32_t nr_slabs);	/* takes SPACE, answers it */
 void fake_space_reply(struct fake *f, uint32_t type, uint32_t nr_slabs);
 /* A slab of @nr_slots; its memory fds go to @ret_fds (planes * shards), for the caller to close. */

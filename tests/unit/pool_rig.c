@@ -131,7 +131,7 @@ void prig_get(struct prig *r, uint32_t id)
 {
 	struct block *b = pool_block(r->p, id);
 
-	index_get(pool_gpool(r->p, b), b);
+	index_get(r->ix, pool_gpool(r->p, b), b);
 }
 
 struct block *prig_find(struct prig *r, const struct space *sp, uint8_t group, uint32_t n)

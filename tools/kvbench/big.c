@@ -115,7 +115,7 @@ static void metadata(void)
 /* Memory of a daemon with next to no blocks: what is not per block. */
 static double small_rss(double *ret_blocks)
 {
-	const struct kvmd_opts o = { "small", 4096, "1s" };
+	const struct kvmd_opts o = { .name = "small", .blocks = 4096, .spin = "1s" };
 	struct kvmd_proc p;
 	double rss;
 
@@ -128,7 +128,7 @@ static double small_rss(double *ret_blocks)
 
 void kvb_big_setup(void)
 {
-	const struct kvmd_opts o = { "big", bench.big_blocks, "1s" };
+	const struct kvmd_opts o = { .name = "big", .blocks = bench.big_blocks, .spin = "1s" };
 	const struct floor_req fill = { .op = FLOOR_FILL, .pool = 1, .nr = bench.big_blocks,
 					.first = 0 };
 	struct floor_req r = fill;

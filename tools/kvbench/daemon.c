@@ -38,9 +38,12 @@ static void write_conf(struct kvmd_proc *p, const struct kvmd_opts *o)
 	fprintf(f, "[daemon]\nsocket = %s\n", p->socket);
 	if (o->spin || one_cpu)	/* on one processor a daemon that spins is in its own way */
 		fprintf(f, "spin = %s\n", one_cpu ? "0" : o->spin);
-	fprintf(f, "[pool]\nblocks = %llu\n", (unsigned long long)o->blocks);
-	fprintf(f, "[device null]\nkind = null\nbytes = %llu\n",
-		(unsigned long long)(o->blocks + 1) * PLANE_BYTES);
+	if (o->conf)
+		fputs(o->conf, f);
+	else
+		fprintf(f, "[pool]\nblocks = %llu\n[device null]\nkind = null\nbytes = %llu\n",
+			(unsigned long long)o->blocks,
+			(unsigned long long)(o->blocks + 1) * PLANE_BYTES);
 	if (fclose(f))
 		kvb_die("%s: %s", p->conf, strerror(errno));
 }
@@ -56,7 +59,7 @@ static void remember(struct kvmd_proc *p)
 }
 
 /* What it said, when it could not be used. */
-static void show_log(const struct kvmd_proc *p)
+void kvmd_show_log(const struct kvmd_proc *p)
 {
 	char path[128], line[512];
 	FILE *f;
@@ -69,13 +72,16 @@ static void show_log(const struct kvmd_proc *p)
 		fclose(f);
 }
 
-static void __attribute__((noreturn)) run_daemon(const struct kvmd_proc *p)
+static void __attribute__((noreturn)) run_daemon(const struct kvmd_proc *p, bool anywhere)
 {
 	char path[128], dash_c[] = "-c", name[] = "kvmd", conf[sizeof(p->conf)];
 	char *argv[] = { name, dash_c, conf, NULL };
 	int fd;
 
-	cpu_server();
+	if (anywhere)
+		cpu_any();
+	else
+		cpu_server();
 	memcpy(conf, p->conf, sizeof(conf));
 	snprintf(path, sizeof(path), "%s/%s.log", bench.dir, p->name);
 	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
@@ -96,11 +102,12 @@ void kvmd_start(struct kvmd_proc *p, const struct kvmd_opts *o)
 
 	memset(p, 0, sizeof(*p));
 	snprintf(p->name, sizeof(p->name), "%s", o->name);
+	p->plane_bytes = o->plane_bytes ? o->plane_bytes : PLANE_BYTES;
 	write_conf(p, o);
 	start = time_ns();
 	p->pid = kvb_spawn();
 	if (!p->pid)
-		run_daemon(p);
+		run_daemon(p, o->anywhere);
 	remember(p);
 	k = client_open(p, o->blocks, 1);
 	p->start_ns = (double)(time_ns() - start);
@@ -146,7 +153,7 @@ void kvmd_pause(struct kvmd_proc *p)
 	kill(p->pid, SIGSTOP);
 	if (waitpid(p->pid, &status, WUNTRACED) != p->pid || !WIFSTOPPED(status)) {
 		p->pid = 0;
-		show_log(p);
+		kvmd_show_log(p);
 		kvb_die("the daemon ended");
 	}
 	p->stopped = true;
@@ -268,16 +275,23 @@ static char *ask(const struct kvmd_proc *p, const char *request)
 	return text;
 }
 
-int kvmd_status(const struct kvmd_proc *p, const char *key, double *ret_v)
+int kvmd_statuses(const struct kvmd_proc *p, const char *const *keys, double *ret_v, unsigned nr)
 {
 	char *text = ask(p, "status show\n");
 	struct json_object *o = json_tokener_parse(text);
-	int err = o ? find_number(o, key, 0, ret_v) : -ENOENT;
+	int err = o ? 0 : -ENOENT;
 
+	for (unsigned i = 0; i < nr && !err; i++)
+		err = find_number(o, keys[i], 0, &ret_v[i]);
 	if (o)
 		json_object_put(o);
 	free(text);
 	return err;
+}
+
+int kvmd_status(const struct kvmd_proc *p, const char *key, double *ret_v)
+{
+	return kvmd_statuses(p, &key, ret_v, 1);
 }
 
 /* ----------------------------------------------------------------- clients */
@@ -306,13 +320,13 @@ struct kvc *client_open(struct kvmd_proc *p, uint64_t max_blocks, uint32_t max_s
 	o.max_seqs = max_seqs;
 	o.max_tokens = 1024 * BENCH_TOKENS;
 	o.args_bytes = 1 << 20;
-	o.spin_ns = one_cpu ? 1 : 1000000000;
+	o.spin_ns = one_cpu ? 1 : p->client_sleeps ? 0 : 1000000000;
 	o.wait_ns = 100000000;
 	kvc_space_init(&s, "bench");
 	s.nr_groups = max_blocks != 0;	/* else what is there already */
 	s.nr_shards = s.nr_groups;
 	s.group[0] = (struct kvmd_group) {
-		.plane_bytes = PLANE_BYTES,
+		.plane_bytes = p->plane_bytes,
 		.planes = 1,
 		.block_tokens = BENCH_TOKENS,
 		.rule = KVMD_RULE_FULL,
@@ -322,7 +336,7 @@ struct kvc *client_open(struct kvmd_proc *p, uint64_t max_blocks, uint32_t max_s
 		err = kvc_create(&o, &s, &k);
 	while ((err == -ENOENT || err == -ECONNREFUSED) && time_ns() < until && !ended(p));
 	if (err) {
-		show_log(p);
+		kvmd_show_log(p);
 		kvb_die("%s: no session: %s (%s)", p->name, kvc_strerror(err), kvc_refusal());
 	}
 	return k;

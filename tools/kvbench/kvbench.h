@@ -61,6 +61,7 @@ void timing_init(void);			/* calibrates, ~20 ms */
 void cpus_init(const char *arg);	/* "C,S" or NULL; prints what it chose */
 void cpu_client(void);			/* pin the caller */
 void cpu_server(void);
+void cpu_any(void);			/* as before cpus_init() */
 const char *cpus_text(void);
 /* Is somebody else using the machine? Ratio of the slowest slice to the median. */
 double calib_worst(bool quick);
@@ -115,6 +116,7 @@ enum part {
 	PART_HASH	= 1 << 4,
 	PART_PEERS	= 1 << 5,
 	PART_BIG	= 1 << 6,
+	PART_TIER	= 1 << 7,
 };
 
 struct bench {
@@ -126,7 +128,9 @@ struct bench {
 	uint64_t idle_ns;
 	uint64_t big_blocks;
 	const char *kvmd;		/* path */
-	char dir[64];			/* everything that is created lies here */
+	char dir[64];			/* everything that is created lies here, */
+	const char *tier_at;		/* but for part tier: in a directory made there */
+	char tier_dir[4096];		/* "": not made */
 };
 extern struct bench bench;
 extern volatile bool interrupted;	/* SIGINT or SIGTERM came */
@@ -150,6 +154,18 @@ enum row_id {
 	ROW_UNIX, ROW_ZMQ,
 	ROW_HASH, ROW_HASH_PY, ROW_HASH_PICKLE, ROW_EXTEND_CHAIN,
 	ROW_META, ROW_RSS, ROW_START, ROW_COLD,
+	/* in threes: blocks of 256 KiB, 512 KiB, 2 MiB */
+	ROW_DISK_WRITE, ROW_DISK_WRITE_512K, ROW_DISK_WRITE_2M,
+	ROW_DISK_READ, ROW_DISK_READ_512K, ROW_DISK_READ_2M,
+	ROW_DISK_WRITE_MIN, ROW_DISK_READ_MIN, ROW_DISK_WRITE_QD8, ROW_DISK_READ_QD8,
+	ROW_TIER_WRITE, ROW_TIER_WRITE_512K, ROW_TIER_WRITE_2M,
+	ROW_TIER_READ, ROW_TIER_READ_512K, ROW_TIER_READ_2M,
+	ROW_TIER_MIX, ROW_TIER_MIX_WRITE,
+	ROW_CPU_WRITE, ROW_CPU_READ, ROW_CPU_VERIFY,
+	ROW_RAM_COPY, ROW_RAM_MEMCPY, ROW_RAM_SUM,
+	ROW_NOP_TIER, ROW_NOP_TRAFFIC,
+	ROW_RECOVER, ROW_RECOVER_WALL, ROW_RECOVER_OPEN,
+	ROW_POOL_TOUCH, ROW_ATTACH,
 	NR_ROW
 };
 
@@ -174,6 +190,8 @@ void take_turns(struct turn *t, unsigned nr);
 
 struct kvmd_proc {
 	pid_t pid;			/* 0: not running */
+	uint64_t plane_bytes;		/* of its space */
+	bool client_sleeps;		/* clients opened from now on sleep in waits */
 	bool stopped;
 	char name[16];
 	char socket[96];
@@ -185,19 +203,25 @@ struct kvmd_opts {
 	const char *name;
 	uint64_t blocks;
 	const char *spin;		/* longest gap that is spun over; NULL: the default */
+	uint64_t plane_bytes;		/* 0: 4096 */
+	const char *conf;		/* sections other than [daemon]; NULL: a null device */
+	bool anywhere;			/* not on the server's processor only */
 };
 
-/* Start a daemon on a null device; exits when that fails. */
+/* Start a daemon, on a null device if nothing else is said; exits when that fails. */
 void kvmd_start(struct kvmd_proc *p, const struct kvmd_opts *o);
 void kvmd_end(struct kvmd_proc *p);
 void kvmd_end_all(void);
 void kvmd_pause(struct kvmd_proc *p);	/* SIGSTOP: a spinning daemon, not now */
 void kvmd_go(struct kvmd_proc *p);
+void kvmd_show_log(const struct kvmd_proc *p);	/* to stderr: before giving up */
 uint64_t kvmd_cpu_ticks(const struct kvmd_proc *p);	/* utime + stime of /proc/PID/stat */
 uint64_t kvmd_wakeups(const struct kvmd_proc *p);	/* context switches of all threads */
 uint64_t kvmd_rss(const struct kvmd_proc *p);		/* bytes */
 /* A number of the daemon's status document, wherever in it: 0, or -ENOENT. */
 int kvmd_status(const struct kvmd_proc *p, const char *key, double *ret_v);
+/* Several of one answer. */
+int kvmd_statuses(const struct kvmd_proc *p, const char *const *keys, double *ret_v, unsigned nr);
 
 /*
  * A client of @p with its space opened; it never sleeps while it waits.
@@ -229,6 +253,9 @@ void kvb_peers_end(void);
 void kvb_big_setup(void);
 void kvb_big_round(void);
 void kvb_big_end(void);
+void kvb_tier_setup(void);
+void kvb_tier_round(void);
+void kvb_tier_end(void);
 
 /* The daemon that always spins, shared by the parts that want one. */
 extern struct kvmd_proc busy;

@@ -14,7 +14,7 @@
 #include "tools/kvbench/kvbench.h"
 
 #define CALIB_LIMIT	1.5
-#define ALL_PARTS	0x7fu
+#define ALL_PARTS	0x7fu	/* all but tier */
 
 static const struct {
 	const char *name;
@@ -34,6 +34,8 @@ static const struct {
 	  kvb_big_setup, kvb_big_round, kvb_big_end },
 	{ "idle", PART_IDLE, "CPU of a daemon with 8 idle clients over 10 s", kvb_idle_setup,
 	  NULL, kvb_idle_end },
+	{ "tier", PART_TIER, "disk and RAM beside fio, bare copies and page touches (when named)",
+	  kvb_tier_setup, kvb_tier_round, kvb_tier_end },
 };
 
 /* ------------------------------------------------------------------ options */
@@ -42,12 +44,13 @@ static void usage(FILE *f)
 {
 	fputs("usage: kvbench [OPTION]... [PART]...\n"
 	      "Measure kvmd beside the floors of this machine, as ratios.\n\n"
-	      "Parts (all when none is named):\n", f);
+	      "Parts (all but tier when none is named):\n", f);
 	for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
 		fprintf(f, "  %-7s %s\n", parts[i].name, parts[i].help);
 	fputs("\nOptions:\n"
 	      "  -r, --rounds N     rounds of the session [7]\n"
 	      "  -b, --blocks N     blocks of part big, like 16M\n"
+	      "  -d, --dir DIR      part tier's files are made there, gigabytes [.]\n"
 	      "  -j, --json         one JSON document on standard output\n"
 	      "  -q, --quick        short slices, one round: does it work at all\n"
 	      "      --cpus C,S     processors of client and server [the first two]\n"
@@ -77,6 +80,7 @@ enum { OPT_CPUS = 256, OPT_KVMD };
 static const struct option options[] = {
 	{ "rounds", required_argument, NULL, 'r' },
 	{ "blocks", required_argument, NULL, 'b' },
+	{ "dir", required_argument, NULL, 'd' },
 	{ "json", no_argument, NULL, 'j' },
 	{ "quick", no_argument, NULL, 'q' },
 	{ "cpus", required_argument, NULL, OPT_CPUS },
@@ -117,7 +121,7 @@ static int parse_options(int argc, char **argv, const char **ret_cpus)
 	uint64_t rounds = 0, blocks = 0;
 	int c;
 
-	while ((c = getopt_long(argc, argv, "r:b:jqvhV", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "r:b:d:jqvhV", options, NULL)) != -1) {
 		switch (c) {
 		case 'r':
 			if (conf_parse_u64(optarg, &rounds) || !rounds || rounds > 1000)
@@ -128,6 +132,9 @@ static int parse_options(int argc, char **argv, const char **ret_cpus)
 			if (conf_parse_bytes(optarg, &blocks) || blocks < 4096 || blocks > 1u << 30)
 				return bad_usage("--blocks: '%s' is not a number from 4096 to 1G",
 						 optarg);
+			break;
+		case 'd':
+			bench.tier_at = optarg;
 			break;
 		case 'j':
 			bench.json = true;
@@ -166,6 +173,8 @@ static int parse_options(int argc, char **argv, const char **ret_cpus)
 		bench.big_blocks = 16 << 20;
 	if (blocks)
 		bench.big_blocks = blocks;
+	if (bench.parts == PART_TIER && !bench.quick)
+		bench.rounds = 5;	/* they are long */
 	if (rounds)
 		bench.rounds = (unsigned)rounds;
 	return -1;

@@ -15,7 +15,7 @@ static struct samples samples;
 
 void busy_start(void)
 {
-	const struct kvmd_opts o = { "busy", BUSY_BLOCKS, "1s" };
+	const struct kvmd_opts o = { .name = "busy", .blocks = BUSY_BLOCKS, .spin = "1s" };
 
 	if (busy.pid)
 		return;

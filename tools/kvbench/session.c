@@ -6,7 +6,6 @@
  * directory of its own, removed at exit however that comes.
  */
 #include <dirent.h>
-#include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -22,6 +21,7 @@ struct bench bench = {
 	.wake_ns = 60000000,
 	.idle_ns = 10000000000ull,
 	.big_blocks = 1 << 20,
+	.tier_at = ".",
 };
 volatile bool interrupted;
 static pid_t main_pid;
@@ -38,24 +38,21 @@ void kvb_note(const char *fmt, ...)
 	fputc('\n', stderr);
 }
 
-static void remove_dir(void)
+static void remove_dir(char *dir)
 {
-	char path[PATH_MAX];
 	struct dirent *e;
 	DIR *d;
 
-	if (!bench.dir[0])
+	if (!dir[0])
 		return;
-	d = opendir(bench.dir);
-	while (d && (e = readdir(d))) {
-		snprintf(path, sizeof(path), "%s/%s", bench.dir, e->d_name);
+	d = opendir(dir);
+	while (d && (e = readdir(d)))
 		if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
-			unlink(path);
-	}
+			unlinkat(dirfd(d), e->d_name, 0);
 	if (d)
 		closedir(d);
-	rmdir(bench.dir);
-	bench.dir[0] = 0;
+	rmdir(dir);
+	dir[0] = 0;
 }
 
 static void clean_up(void)
@@ -66,7 +63,8 @@ static void clean_up(void)
 	for (size_t i = 0; i < ARRAY_SIZE(children); i++)
 		if (children[i])
 			kvb_reap(children[i], SIGKILL);
-	remove_dir();
+	remove_dir(bench.tier_dir);
+	remove_dir(bench.dir);
 }
 
 void kvb_die(const char *fmt, ...)

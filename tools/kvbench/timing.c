@@ -18,6 +18,7 @@ uint64_t tick_cost;
 bool one_cpu;
 
 static int cpu_of[2] = { -1, -1 };	/* client, server; -1: not pinned */
+static cpu_set_t all_cpus;		/* that this process was given */
 static char text[64];
 
 uint64_t time_ns(void)
@@ -74,6 +75,12 @@ void cpu_server(void)
 	pin(cpu_of[1]);
 }
 
+void cpu_any(void)
+{
+	if (CPU_COUNT(&all_cpus))
+		sched_setaffinity(0, sizeof(all_cpus), &all_cpus);
+}
+
 const char *cpus_text(void)
 {
 	return text;
@@ -87,6 +94,7 @@ void cpus_init(const char *arg)
 	CPU_ZERO(&s);
 	if (sched_getaffinity(0, sizeof(s), &s))
 		kvb_die("sched_getaffinity: %s", strerror(errno));
+	all_cpus = s;
 	for (int i = 0; i < CPU_SETSIZE && n < 2; i++)
 		if (CPU_ISSET((unsigned)i, &s))
 			cpu_of[n++] = i;

@@ -17,7 +17,7 @@ static struct kvc *sleepy_client, *adaptive_client;
 
 static void adaptive_start(void)
 {
-	const struct kvmd_opts o = { "adaptive", SMALL_POOL, NULL };
+	const struct kvmd_opts o = { .name = "adaptive", .blocks = SMALL_POOL, .spin = NULL };
 
 	if (!adaptive.pid)
 		kvmd_start(&adaptive, &o);
@@ -58,7 +58,7 @@ static void measure(struct kvmd_proc *p, struct kvc *k, uint64_t think_ns, uint6
 
 void kvb_wake_setup(void)
 {
-	const struct kvmd_opts o = { "sleepy", SMALL_POOL, "0" };
+	const struct kvmd_opts o = { .name = "sleepy", .blocks = SMALL_POOL, .spin = "0" };
 
 	busy_start();
 	bell_start();

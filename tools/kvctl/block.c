@@ -12,9 +12,15 @@ static const struct ctl_col cols[] = {
 	{ "group",	"group",	CTL_NUM,	true,	NULL },
 	{ "epoch",	"epoch",	CTL_NUM,	false,	NULL },
 	{ "stale",	"stale",	CTL_BOOL,	false,	NULL },
+	{ "tier",	"tier",		CTL_STR,	true,	NULL },
 	{ "slot",	"slot",		CTL_NUM,	true,	NULL },
+	{ "ram",	"ram_place",	CTL_NUM,	false,	NULL },
+	{ "disk",	"disk_place",	CTL_NUM,	false,	NULL },
+	{ "moving",	"moving",	CTL_BOOL,	false,	NULL },
 	{ "leases",	"leases",	CTL_NUM,	true,	NULL },
 	{ "children",	"children",	CTL_NUM,	true,	NULL },
+	{ "ram_children", "ram_children", CTL_NUM,	false,	NULL },
+	{ "disk_children", "disk_children", CTL_NUM,	false,	NULL },
 	{ "parent",	"parent",	CTL_NUM,	true,	NULL },
 	{ "owner",	"owner_session", CTL_NUM,	false,	NULL },
 	{ "position",	"position",	CTL_NUM,	true,	NULL },
@@ -29,7 +35,7 @@ static const struct ctl_col cols[] = {
 static int block_list(struct ctl *k, int argc, char **argv)
 {
 	const char *kv[] = { "space", k->space, "group", k->group, "state", k->state,
-			     "limit", k->limit, "offset", k->offset, NULL };
+			     "tier", k->tier, "limit", k->limit, "offset", k->offset, NULL };
 
 	(void)argc;
 	(void)argv;
@@ -57,7 +63,7 @@ static int block_show(struct ctl *k, int argc, char **argv)
 }
 
 const struct ctl_verb ctl_block_verbs[] = {
-	{ "list", "", 0, 0, "onbSGTLF", "records in use", block_list },
+	{ "list", "", 0, 0, "onbSGTRLF", "records in use", block_list },
 	{ "show", "[BLOCK]", 0, 1, "onbSGK", "one record, by number or by key", block_show },
 	{ 0 },
 };

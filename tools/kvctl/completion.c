@@ -42,6 +42,8 @@ static void print_noun(const struct ctl_noun *n)
 		if (source)
 			printf("\t\t\targs=$(%s \"${sock[@]}\" -t 1s %s 2>/dev/null)\n",
 			       KVMD_KVCTL_NAME, source);
+		else if (strstr(v->args, "FILE"))
+			printf("\t\t\targs=$(compgen -f -- \"$cur\")\n");
 		else if (!strcmp(n->noun, "log") && *v->args)
 			printf("\t\t\targs=\"err warn info debug\"\n");
 		printf("\t\t\t;;\n");

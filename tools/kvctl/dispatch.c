@@ -30,6 +30,9 @@ const struct ctl_noun ctl_nouns[] = {
 	{ "block",	"block records",				ctl_block_verbs },
 	{ "tenant",	"tenants: limits and use",			ctl_tenant_verbs },
 	{ "dev",	"devices and their budgets",			ctl_dev_verbs },
+	{ "tier",	"tiers: HBM, RAM, disk",			ctl_tier_verbs },
+	{ "iostat",	"what moves between the tiers",			ctl_iostat_verbs },
+	{ "prefetch",	"bring blocks up ahead of need",		ctl_prefetch_verbs },
 	{ "slab",	"slabs, and why one cannot move",		ctl_slab_verbs },
 	{ "drain",	"empty chosen slabs",				ctl_drain_verbs },
 	{ "conf",	"options in force",				ctl_conf_verbs },
@@ -38,6 +41,7 @@ const struct ctl_noun ctl_nouns[] = {
 	{ "trace",	"record real traffic",				ctl_trace_verbs },
 	{ "fault",	"fault injection",				ctl_fault_verbs },
 	{ "check",	"walk all metadata and compare",		ctl_check_verbs },
+	{ "fsck",	"check a live daemon, or files of the disk tier",	ctl_fsck_verbs },
 	{ "log",	"the daemon's log level",			ctl_log_verbs },
 	{ "completion",	"completion script for a shell",		ctl_completion_verbs },
 	{ "help",	"what there is",				ctl_help_verbs },
@@ -54,9 +58,11 @@ const struct ctl_option ctl_options[] = {
 	{ OPT_NO_HEADER, "no-header", NULL, "no line of column names", true, false },
 	{ OPT_BYTES, "bytes", NULL, "sizes as plain bytes", true, false },
 	{ OPT_SKIP, "skip-first", NULL, "leave out the line since boot", true, false },
+	{ OPT_WAIT, "wait", NULL, "until it is done", true, false },
 	{ OPT_SPACE, "space", "NAME", "of this space", false, false },
 	{ OPT_GROUP, "group", "N", "of this block group", false, false },
 	{ OPT_STATE, "state", "NAME", "in this state", false, false },
+	{ OPT_TIER, "tier", "NAME", "with bytes in this tier", false, false },
 	{ OPT_SESSION, "session", "ID", "of this session", false, false },
 	{ OPT_LIMIT, "limit", "N", "at most so many rows [1000]", false, false },
 	{ OPT_OFFSET, "offset", "N", "go on from there, as the listing before said", false, false },
@@ -67,6 +73,7 @@ const struct ctl_option ctl_options[] = {
 	{ OPT_OUTPUT, "output", "FILE", "write there [standard output]", false, false },
 	{ OPT_COUNT, "count", "N", "stop after so many", false, false },
 	{ OPT_BUFFER, "buffer", "BYTES", "the daemon's buffer for it [4M]", false, false },
+	{ OPT_DATA, "data", NULL, "read every payload and compare its checksum", false, false },
 	{ OPT_LIST, "list", NULL, "every noun, verb and option, one a line", false, false },
 	{ 0, NULL, NULL, NULL, false, false },
 };
@@ -113,6 +120,7 @@ static const char **value_of(struct ctl *k, int letter)
 	case OPT_GROUP: return &k->group;
 	case OPT_STATE: return &k->state;
 	case OPT_SESSION: return &k->session;
+	case OPT_TIER: return &k->tier;
 	case OPT_LIMIT: return &k->limit;
 	case OPT_OFFSET: return &k->offset;
 	case OPT_KEY: return &k->key;
@@ -134,6 +142,8 @@ static bool *flag_of(struct ctl *k, int letter)
 	case OPT_ALL: return &k->all;
 	case OPT_PROM: return &k->prom;
 	case OPT_LIST: return &k->list;
+	case OPT_DATA: return &k->data;
+	case OPT_WAIT: return &k->wait;
 	default: return NULL;
 	}
 }
@@ -159,16 +169,18 @@ static int take_option(struct ctl *k, int letter, struct parsed *p)
 	bool *flag = flag_of(k, letter);
 	uint64_t ns;
 
-	if (letter == 'h')
-		p->help = true;
-	else if (letter == 't' && (conf_parse_time(optarg, &ns) || ns < 1000000))
-		return ctl_usage("--timeout: '%s' is not a time", optarg);
-	else if (letter == 't')
+	if (letter == 't') {
+		if (conf_parse_time(optarg, &ns) || ns < 1000000)
+			return ctl_usage("--timeout: '%s' is not a time", optarg);
 		k->timeout_ms = ns / 1000000;
-	else if (val)
+		k->timeout_given = true;
+	} else if (letter == 'h') {
+		p->help = true;
+	} else if (val) {
 		*val = optarg;
-	else if (flag)
+	} else if (flag) {
 		*flag = true;
+	}
 	if (!o->global && p->nr_given < MAX_OPTIONS)
 		p->given[p->nr_given++] = (char)letter;
 	return CTL_OK;

@@ -4,14 +4,13 @@
  */
 #include "tools/kvctl/kvctl.h"
 
-#define MAX_KEYS_BYTES	(1000u * 1024)	/* the daemon takes lines of 1 MiB */
-
 static const struct ctl_col cols[] = {
 	{ "position",	"position",	CTL_NUM,	true,	NULL },
 	{ "key",	"key",		CTL_STR,	true,	NULL },
 	{ "hit",	"hit",		CTL_BOOL,	true,	NULL },
 	{ "reason",	"reason",	CTL_STR,	true,	NULL },
 	{ "block",	"block",	CTL_NUM,	true,	NULL },
+	{ "tier",	"tier",		CTL_STR,	true,	NULL },
 	{ "slot",	"slot",		CTL_NUM,	false,	NULL },
 	{ "leases",	"leases",	CTL_NUM,	true,	NULL },
 	{ "uses",	"uses",		CTL_NUM,	true,	NULL },
@@ -19,28 +18,8 @@ static const struct ctl_col cols[] = {
 	{ 0 },
 };
 
-struct keys {
-	char *buf;
-	size_t len;
-};
-
-static int add_key(struct keys *keys, const char *key)
-{
-	size_t n = strlen(key);
-
-	if (n != 64 || strspn(key, "0123456789abcdefABCDEF") != n)
-		return ctl_usage("'%s' is no key: 64 hex digits", key);
-	if (keys->len + n + 2 > MAX_KEYS_BYTES)
-		return ctl_usage("more than %u keys", MAX_KEYS_BYTES / 65);
-	if (keys->len)
-		keys->buf[keys->len++] = ',';
-	memcpy(keys->buf + keys->len, key, n + 1);
-	keys->len += n;
-	return CTL_OK;
-}
-
 /* One key a line; blank lines do not count. */
-static int read_keys(struct keys *keys)
+static int read_keys(struct ctl_keys *keys)
 {
 	char *line = NULL;
 	size_t cap = 0;
@@ -49,7 +28,7 @@ static int read_keys(struct keys *keys)
 	while (!ret && getline(&line, &cap, stdin) > 0) {
 		line[strcspn(line, " \t\r\n")] = '\0';
 		if (*line)
-			ret = add_key(keys, line);
+			ret = ctl_keys_add(keys, line);
 	}
 	free(line);
 	return ret;
@@ -87,15 +66,38 @@ static const char *reason_text(const char *reason)
 	return reason;
 }
 
+/* ": 3 in HBM, 1 loading", when not all are in HBM. */
+static void print_tiers(json_object *doc, uint64_t hits)
+{
+	static const char *const part[][2] = {
+		{ "hbm_hits", "in HBM" }, { "ram_hits", "in RAM" }, { "disk_hits", "on disk" },
+		{ "loading_hits", "loading" },
+	};
+	bool first = true;
+
+	if (ctl_u64(doc, "hbm_hits") == hits)
+		return;
+	for (size_t i = 0; i < ARRAY_SIZE(part); i++) {
+		uint64_t v = ctl_u64(doc, part[i][0]);
+
+		if (!v)
+			continue;
+		printf("%s %llu %s", first ? ":" : ",", (unsigned long long)v, part[i][1]);
+		first = false;
+	}
+}
+
 static void print_summary(json_object *doc)
 {
 	json_object *miss = first_miss(doc);
 	uint64_t hits = ctl_u64(doc, "leading_hits");
 	char ago[32];
 
-	printf("\n%llu of %s keys hit: %llu tokens.", (unsigned long long)hits,
+	printf("\n%llu of %s keys hit: %llu tokens", (unsigned long long)hits,
 	       ctl_str(doc, "asked_keys"),
 	       (unsigned long long)(hits * ctl_u64(doc, "block_tokens")));
+	print_tiers(doc, hits);
+	putchar('.');
 	if (miss) {
 		printf(" Key %s %s", ctl_str(miss, "position"),
 		       reason_text(ctl_str(miss, "reason")));
@@ -129,16 +131,16 @@ static int explain_keys(struct ctl *k, const char *space, const char *keys)
 
 static int explain_run(struct ctl *k, int argc, char **argv)
 {
-	struct keys keys = { .buf = malloc(MAX_KEYS_BYTES) };
-	int ret = CTL_OK;
+	struct ctl_keys keys;
+	int ret = ctl_keys_init(&keys);
 
-	if (!keys.buf)
-		return ctl_fail(CTL_REFUSED, "out of memory");
+	if (ret)
+		return ret;
 	if (argc == 1 || (argc == 2 && !strcmp(argv[1], "-")))
 		ret = read_keys(&keys);
 	else
 		for (int i = 1; !ret && i < argc; i++)
-			ret = add_key(&keys, argv[i]);
+			ret = ctl_keys_add(&keys, argv[i]);
 	if (!ret && !keys.len)
 		ret = ctl_usage("explain: no key");
 	if (!ret)

@@ -35,16 +35,18 @@ enum ctl_opt {
 	OPT_SPACE = 'S', OPT_GROUP = 'G', OPT_STATE = 'T', OPT_LIMIT = 'L', OPT_OFFSET = 'F',
 	OPT_SESSION = 'E', OPT_EPOCH = 'P', OPT_ALL = 'A', OPT_PROM = 'M', OPT_KEY = 'K',
 	OPT_OUTPUT = 'O', OPT_COUNT = 'C', OPT_BUFFER = 'B', OPT_LIST = 'I',
+	OPT_DATA = 'D', OPT_WAIT = 'w', OPT_TIER = 'R',
 };
 
 struct ctl {
 	const char *socket;		/* path, "@name": abstract */
-	uint64_t timeout_ms;
+	uint64_t timeout_ms;		/* 0: none */
+	bool timeout_given;
 	bool json;
-	bool no_header, bytes, skip_first, all, prom, list;
+	bool no_header, bytes, skip_first, all, prom, list, data, wait;
 	const char *cols;		/* -o; NULL: the default ones */
 	/* Values of options as given; NULL: not given. */
-	const char *space, *group, *state, *limit, *offset, *session, *epoch, *key;
+	const char *space, *group, *state, *limit, *offset, *session, *epoch, *key, *tier;
 	const char *output, *count, *buffer;
 	const struct ctl_verb *verb;	/* being run */
 };
@@ -68,8 +70,9 @@ extern const struct ctl_noun ctl_nouns[];	/* noun NULL: end */
 extern const struct ctl_verb ctl_status_verbs[], ctl_stat_verbs[], ctl_space_verbs[],
 	ctl_client_verbs[], ctl_seq_verbs[], ctl_block_verbs[], ctl_tenant_verbs[],
 	ctl_dev_verbs[], ctl_slab_verbs[], ctl_drain_verbs[], ctl_conf_verbs[],
-	ctl_explain_verbs[], ctl_pressure_verbs[], ctl_trace_verbs[], ctl_fault_verbs[],
-	ctl_check_verbs[], ctl_log_verbs[], ctl_completion_verbs[], ctl_help_verbs[],
+	ctl_tier_verbs[], ctl_iostat_verbs[], ctl_prefetch_verbs[], ctl_explain_verbs[],
+	ctl_pressure_verbs[], ctl_trace_verbs[], ctl_fault_verbs[],
+	ctl_check_verbs[], ctl_fsck_verbs[], ctl_log_verbs[], ctl_completion_verbs[], ctl_help_verbs[],
 	ctl_version_verbs[];
 
 /* ----------------------------------------------------------- dispatch.c */
@@ -102,6 +105,25 @@ int ctl_ask(struct ctl *k, const char *noun, const char *verb, const char *const
 	    json_object **ret_doc);
 /* "error" of a document: its exit status, printed; CTL_OK: there is none. */
 int ctl_doc_error(struct ctl *k, json_object *doc);
+
+/* ------------------------------------------------------------- keys.c */
+
+/* 64 hex digits each, commas between them; buf is freed by the caller. */
+struct ctl_keys {
+	char *buf;
+	size_t len;
+};
+int ctl_keys_init(struct ctl_keys *keys);
+bool ctl_keys_full(const struct ctl_keys *keys);	/* no room for one more in a request */
+int ctl_keys_add(struct ctl_keys *keys, const char *key);
+
+/* ------------------------------------------------------------- stat.c */
+
+/* [INTERVAL [COUNT]] of @noun; one more with --skip-first. */
+int ctl_interval(struct ctl *k, const char *noun, int argc, char **argv, uint64_t *ret_ns,
+		 uint64_t *ret_count);
+struct timespec;
+void ctl_sleep_until(struct timespec *at, uint64_t interval_ns);	/* *at moves on */
 
 /* -------------------------------------------------------------- table.c */
 

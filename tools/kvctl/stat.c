@@ -23,6 +23,15 @@ static const struct {
 	{ "press", NULL },
 };
 
+/* More of them, printed when they are named. */
+static const struct {
+	const char *name, *counter;
+} more[] = {
+	{ "clean", "blocks_cleaned" }, { "store", "blocks_stored" },
+	{ "fetch", "blocks_fetched" }, { "load", "blocks_loaded" },
+	{ "stall", "load_stall_ns" }, { "badsum", "checksum_errors" },
+};
+
 /* One column: a counter's place in the document, or one of the others. */
 struct column {
 	char name[40];
@@ -67,6 +76,9 @@ static bool make_column(json_object *doc, const char *name, size_t len, struct c
 	for (size_t i = 0; i < ARRAY_SIZE(brief); i++)
 		if (!strcmp(brief[i].name, c.name) && brief[i].counter)
 			from = brief[i].counter;
+	for (size_t i = 0; i < ARRAY_SIZE(more); i++)
+		if (!strcmp(more[i].name, c.name))
+			from = more[i].counter;
 	if (!strcmp(c.name, "hit%")) {
 		c.kind = COL_HIT;
 	} else if (!strcmp(c.name, "press")) {
@@ -198,7 +210,7 @@ static int ask_once(struct ctl *k, json_object **ret_doc)
 	return ctl_ask(k, "stat", "show", NULL, ret_doc);
 }
 
-static void wait_until(struct timespec *at, uint64_t interval_ns)
+void ctl_sleep_until(struct timespec *at, uint64_t interval_ns)
 {
 	at->tv_sec += (time_t)(interval_ns / 1000000000);
 	at->tv_nsec += (long)(interval_ns % 1000000000);
@@ -242,22 +254,32 @@ static int sample(struct ctl *k, uint64_t interval_ns, uint64_t count)
 		if (ret || i + 1 >= count)
 			break;
 		fflush(stdout);
-		wait_until(&at, interval_ns);
+		ctl_sleep_until(&at, interval_ns);
 	}
 	json_object_put(was);
 	return ret;
 }
 
+int ctl_interval(struct ctl *k, const char *noun, int argc, char **argv, uint64_t *ret_ns,
+		 uint64_t *ret_count)
+{
+	uint64_t count = argc > 0 ? UINT64_MAX : 1;
+
+	if (argc > 0 && (conf_parse_time(argv[0], ret_ns) || !*ret_ns))
+		return ctl_usage("'%s' is no interval and no verb of %s", argv[0], noun);
+	if (argc > 1 && (conf_parse_u64(argv[1], &count) || !count))
+		return ctl_usage("'%s' is no count", argv[1]);
+	*ret_count = count + (k->skip_first && count != UINT64_MAX);
+	return CTL_OK;
+}
+
 static int stat_show(struct ctl *k, int argc, char **argv)
 {
 	uint64_t interval_ns = 0, count = 1;
+	int err = ctl_interval(k, "stat", argc, argv, &interval_ns, &count);
 
-	if (argc > 0 && (conf_parse_time(argv[0], &interval_ns) || !interval_ns))
-		return ctl_usage("'%s' is no interval and no verb of stat", argv[0]);
-	if (argc > 0)
-		count = UINT64_MAX;
-	if (argc > 1 && (conf_parse_u64(argv[1], &count) || !count))
-		return ctl_usage("'%s' is no count", argv[1]);
+	if (err)
+		return err;
 	if (k->prom) {
 		json_object *doc;
 		int ret = ask_once(k, &doc);
@@ -268,8 +290,6 @@ static int stat_show(struct ctl *k, int argc, char **argv)
 			json_object_put(doc);
 		return ret;
 	}
-	if (k->skip_first && count != UINT64_MAX)
-		count++;
 	return sample(k, interval_ns, count);
 }
 

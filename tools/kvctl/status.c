@@ -40,6 +40,26 @@ static void print_memory(struct ctl *k, json_object *doc)
 	       ctl_str(meta, "records"), pool);
 }
 
+/* RAM and disk, if there are any. */
+static void print_tiers(struct ctl *k, json_object *doc)
+{
+	json_object *rows = ctl_get(doc, "tiers");
+	char size[32], used[32];
+
+	for (size_t i = 0; i < json_object_array_length(rows); i++) {
+		json_object *row = json_object_array_get_idx(rows, i);
+		const char *tier = ctl_str(row, "tier"), *state = ctl_str(row, "state");
+
+		if (!strcmp(tier, "hbm"))
+			continue;
+		ctl_fmt_bytes(k, ctl_u64(row, "bytes"), size, sizeof(size));
+		ctl_fmt_bytes(k, ctl_u64(row, "used_bytes"), used, sizeof(used));
+		printf("%-10s %s of %s used, %s blocks%s%s\n", tier, used, size,
+		       ctl_str(row, "blocks"), strcmp(state, "ok") ? "; " : "",
+		       strcmp(state, "ok") ? state : "");
+	}
+}
+
 static void print_hits(json_object *doc)
 {
 	static const struct {
@@ -95,6 +115,7 @@ static int status_show(struct ctl *k, int argc, char **argv)
 	} else {
 		print_head(doc);
 		print_memory(k, doc);
+		print_tiers(k, doc);
 		print_hits(doc);
 		print_pressure(doc);
 	}

@@ -9,7 +9,8 @@
  * shared by the daemon alone.
  *
  * A run (a pass) is over one set of spaces: all clients in one, or with
- * --compare private another pass with one space per client.
+ * --compare private another pass with one space per client, or with --beside
+ * another one on a daemon without lower tiers.
  */
 #ifndef KVTRACE_REPLAY_H
 #define KVTRACE_REPLAY_H
@@ -24,6 +25,7 @@
 #define REPLAY_MAX_CLIENTS	64
 #define REPLAY_MAX_LATE		256
 #define REPLAY_DONE		UINT64_MAX	/* a place behind every request */
+#define REPLAY_MAX_CONF		32
 
 /* ------------------------------------------------------------ options */
 
@@ -31,6 +33,13 @@ enum replay_verify { VERIFY_FULL, VERIFY_SAMPLE, VERIFY_NONE, NR_REPLAY_VERIFY }
 enum replay_time { TIME_FAST, TIME_REAL, TIME_SCALED, NR_REPLAY_TIME };
 enum replay_route { ROUTE_SESSION, ROUTE_RR, NR_REPLAY_ROUTE };
 enum replay_capacity { CAP_PERCENT, CAP_BLOCKS, CAP_BYTES, NR_REPLAY_CAPACITY };
+enum replay_beside { BESIDE_AUTO, BESIDE_YES, BESIDE_NO, NR_REPLAY_BESIDE };
+
+/* Size of a lower tier: bytes, or blocks as multiples of the pool's. Both 0: no tier. */
+struct replay_size {
+	double times;
+	uint64_t bytes;
+};
 
 struct replay_opts {
 	const char *path;		/* trace */
@@ -48,12 +57,20 @@ struct replay_opts {
 	const char *policy;		/* NULL: the daemon's default */
 	const char *watermarks;		/* "min,low,high"; NULL: the daemon's default */
 	double wmark_min;		/* the first of them, a share of the pool */
+	struct replay_size ram, disk;	/* tiers of the own daemon */
+	const char *disk_path;		/* its disk file, kept; NULL: one that is removed */
+	const char *conf[REPLAY_MAX_CONF]; /* SECTION.KEY=VALUE for the own daemon */
+	uint32_t nr_conf;
+	uint64_t recompute_tps;		/* tokens/s a client says it recomputes; 0: it does not */
+	enum replay_beside beside;	/* AUTO: when there are tiers */
 	const char *socket;		/* NULL: an own daemon */
 	const char *admin;		/* its admin socket; NULL: socket + ".admin" */
 	uint32_t late;			/* steps; 0: every step is over when it was submitted */
 	uint32_t chunk;			/* blocks of one extend and publish */
 	int32_t hints;			/* percent right; -1: give none */
 	uint32_t kills;			/* clients to kill and start again */
+	uint32_t restarts;		/* times the daemon is killed and comes back */
+	bool keeper;			/* the own one under kvkeeper: it keeps its memory */
 	uint64_t seed;
 	uint32_t corrupt;		/* write every n-th block wrong (tests the check); 0: none */
 	bool serial;
@@ -64,6 +81,9 @@ struct replay_opts {
 	bool json;
 	bool quiet;
 };
+
+/* The command line: an exit code; *ret_go: there is something to do. */
+int replay_options(int argc, char **argv, struct replay_opts *o, bool *ret_go);
 
 /* ------------------------------------------------------------ plan */
 
@@ -78,6 +98,7 @@ struct replay_plan {
 	uint32_t max_row;		/* blocks, with those of the output */
 	uint64_t tokens;		/* of all prompts */
 	uint64_t blocks;		/* of all prompts, as they count in hit rates */
+	uint64_t bound_blocks, bound_tokens; /* what a cache that never evicts would hit */
 };
 
 /* KVT_OK or KVT_REFUSED after a message. */
@@ -100,6 +121,9 @@ uint32_t plan_output_blocks(const struct replay_plan *p, uint64_t i);
 void plan_fit(uint64_t slots, uint32_t *prompt, uint32_t *output);
 /* KVMD_HINT_* of request @i. */
 uint32_t plan_hint(const struct replay_plan *p, uint64_t i);
+/* Memory of one block in a lower tier, and bytes of such a tier; 0: there is none. */
+uint64_t plan_place_bytes(const struct replay_opts *o);
+uint64_t plan_tier_bytes(const struct replay_plan *p, const struct replay_size *s);
 
 /* ------------------------------------------------------------ shared page */
 
@@ -128,6 +152,8 @@ struct replay_slot {
 	uint64_t deadlocks, no_memory;	/* attempts that ended so */
 	uint64_t cut;			/* requests longer than the pool */
 	uint64_t counted;		/* request + 1 whose hits are in the sums already */
+	uint64_t open_ns;		/* that opens took, summed */
+	uint64_t resumed, anew;		/* times that a restarted daemon knew us, or not */
 	uint32_t has_wrong;
 	uint32_t clock_refused;		/* the daemon's clock is its own */
 	struct replay_wrong wrong;
@@ -138,6 +164,21 @@ struct replay_page {
 	uint64_t start_ns;		/* CLOCK_MONOTONIC of the trace's zero */
 	uint32_t nr;
 	struct replay_slot c[];
+};
+
+struct replay_daemon;
+
+/* The daemon's counters, or how they changed. */
+struct replay_stats {
+	uint64_t val[KVMD_NR_STAT];
+};
+
+/* Counters over several lives of the daemon: each begins at 0. */
+struct replay_lives {
+	struct replay_stats base;	/* what this life's counters were when we came */
+	struct replay_stats past;	/* changes in the lives before, summed */
+	uint32_t nr_past;
+	bool sums;			/* attribution summed at the end of each of those */
 };
 
 /* What clients and parent have in common for one pass. */
@@ -153,6 +194,8 @@ struct replay_run {
 	uint64_t fit;			/* of them, what one request may fill */
 	uint64_t window;		/* requests that may be under way beside the oldest */
 	char space[KVMD_NAME_BYTES];	/* prefix of the spaces' names */
+	struct replay_daemon *d;	/* the parent's, see replay_daemon.h */
+	struct replay_lives lives;
 	int event[REPLAY_MAX_CLIENTS];	/* eventfd of each client: its turn may have come */
 	uint64_t spent_ns;		/* out */
 };
@@ -175,49 +218,34 @@ int run_pass(struct replay_run *r);
 /* The life of client @c, in its own process: an exit code. */
 int client_main(struct replay_run *r, uint32_t c);
 
-/* ------------------------------------------------------------ daemon */
-
-struct replay_daemon {
-	char dir[108];			/* its temporary directory; "": not ours */
-	char socket[108];
-	char admin[128];		/* path of its admin socket */
-	pid_t pid;			/* 0: not ours */
-	int pidfd;
-};
-
-/* Start an own daemon for @p, or take the one that runs: an exit code. */
-int daemon_start(struct replay_daemon *d, const struct replay_plan *p);
-/* Stop it if it is ours; an exit code, after a message if it ended badly. */
-int daemon_stop(struct replay_daemon *d);
-
-/* The daemon's counters, or how they changed. */
-struct replay_stats {
-	uint64_t val[KVMD_NR_STAT];
-};
-
-/*
- * Ask the daemon: 0, or an exit code after a message. Waits until no more than
- * @pending tokens are pending: sequences of clients that died take a moment.
- */
-int daemon_stats(const struct replay_daemon *d, uint64_t pending, struct replay_stats *ret_s);
-
 /* ------------------------------------------------------------ report */
 
 struct replay_result {
 	bool is_there;
 	struct replay_slot sum;		/* over all clients; next, want: unused */
 	struct replay_stats stats;	/* of this pass */
+	uint32_t restarts;		/* of the daemon */
 	bool sums;			/* attribution */
 	uint64_t spent_ns;
 	uint64_t slots;			/* of one space */
 };
 
-/* Sum up a pass; @before: the daemon's counters then. */
+enum replay_pass { PASS_SHARED, PASS_PRIVATE, PASS_BESIDE, NR_REPLAY_PASS };
+
+/* @v: is what was asked for what it was attributed to? */
+bool attribution_sums(const struct replay_stats *s);
+/* Sum up a pass; @after: the daemon's counters now. */
 void result_make(struct replay_result *res, const struct replay_run *r,
-		 const struct replay_stats *before, const struct replay_stats *after);
+		 const struct replay_stats *after);
 bool result_ok(const struct replay_result *res);
-/* 0 or -errno. */
-int report_print(const struct replay_plan *p, const struct replay_result *shared,
-		 const struct replay_result *private);
+double ratio(uint64_t a, uint64_t b);
+
+struct json;
+/* What tiers add: moves, refusals, stalls, restarts. */
+void text_tiers(const struct replay_result *a);
+void json_tiers(struct json *j, const struct replay_plan *p, const struct replay_result *a);
+
+/* @res: by enum replay_pass. 0 or -errno. */
+int report_print(const struct replay_plan *p, const struct replay_result *res);
 
 #endif

@@ -48,6 +48,8 @@ static int connect_daemon(struct engine *e)
 	char name[KVMD_NAME_BYTES], label[32];
 	struct kvc_space sp;
 	struct kvc_opts o;
+	uint32_t i;
+	int err;
 
 	snprintf(label, sizeof(label), "kvtrace-%u", e->c);
 	kvc_opts_init(&o);
@@ -60,8 +62,20 @@ static int connect_daemon(struct engine *e)
 				(e->o->late + 2ull) * e->o->chunk * KVMD_KEY_BYTES + ARGS_SLACK,
 				4096);
 	o.wait_ns = CONNECT_NS;
+	o.recompute_tps = e->o->recompute_tps;
 	space_fill(&sp, e->run, e->c, name, sizeof(name));
-	return kvc_create(&o, &sp, &e->k);
+	err = kvc_create(&o, &sp, &e->k);
+	/* A client that was killed may come back while the daemon goes. */
+	for (i = 0; err == -ECONNRESET && i < e->o->restarts; i++)
+		err = kvc_create(&o, &sp, &e->k);
+	return err;
+}
+
+void engine_look(struct engine *e)
+{
+	e->view = kvc_view(e->k);
+	/* A daemon that knows of loads has a line of status for each sequence. */
+	e->open_flags = kvc_seq_status(e->k, 0) ? KVMD_OPEN_LOAD | KVMD_OPEN_WAIT : 0;
 }
 
 static int engine_init(struct engine *e, const struct replay_run *r, uint32_t c)
@@ -78,14 +92,15 @@ static int engine_init(struct engine *e, const struct replay_run *r, uint32_t c)
 	e->max_seqs = e->o->late + SPARE_SEQS;
 	e->free_seq = calloc(e->max_seqs, sizeof(*e->free_seq));
 	e->keys = malloc((size_t)max(e->plan->max_row, 1U) * KVMD_KEY_BYTES);
-	if (!e->free_seq || !e->keys)
+	e->seq_gen = calloc(e->max_seqs, sizeof(*e->seq_gen));
+	if (!e->free_seq || !e->seq_gen || !e->keys)
 		return -ENOMEM;
 	for (i = e->max_seqs; i-- > 0;)
 		e->free_seq[e->nr_free_seqs++] = i;
 	err = connect_daemon(e);
 	if (err)
 		return err;
-	e->view = kvc_view(e->k);
+	engine_look(e);
 	if (!e->view->group[0].plane->rw)
 		return -EOPNOTSUPP;	/* a null device has no bytes to check */
 	return device_start(&e->dev, e->k, e->o, e->page);
@@ -97,6 +112,7 @@ static void engine_exit(struct engine *e)
 		device_stop(&e->dev);
 	kvc_destroy(e->k);
 	free(e->free_seq);
+	free(e->seq_gen);
 	free(e->keys);
 }
 
@@ -156,25 +172,44 @@ static int wait_time(struct engine *e, uint64_t i)
 	return err;
 }
 
+static int run_one(struct engine *e, struct replay_run *r, uint64_t i)
+{
+	int err;
+
+	err = wait_turn(e, i);
+	if (!err)
+		err = wait_time(e, i);
+	if (err)
+		return engine_say(e, i, "waiting for the turn", err);
+	err = engine_request(e, i);
+	if (err)
+		return err;
+	st_rlx(&e->page->done, e->page->done + 1);
+	run_advance(r, e->c, plan_next(e->plan, e->c, i + 1));
+	return 0;
+}
+
+/* What is late comes to its end. */
+static int finish(struct engine *e)
+{
+	device_idle(&e->dev);
+	return engine_drain(e);
+}
+
 static int run_requests(struct engine *e, struct replay_run *r)
 {
 	uint64_t i;
-	int err = 0;
+	int err;
 
-	while (!err && (i = ld_rlx(&e->page->next)) != REPLAY_DONE) {
-		err = wait_turn(e, i);
-		if (!err)
-			err = wait_time(e, i);
-		if (err)
-			return engine_say(e, i, "waiting for the turn", err);
-		err = engine_request(e, i);
-		if (err)
-			return err;
-		st_rlx(&e->page->done, e->page->done + 1);
-		run_advance(r, e->c, plan_next(e->plan, e->c, i + 1));
-	}
-	device_idle(&e->dev);
-	return engine_drain(e);
+	do {
+		i = ld_rlx(&e->page->next);
+		err = i == REPLAY_DONE ? finish(e) : run_one(e, r, i);
+		if (err == -ECONNRESET && e->o->restarts) {
+			st_rlx(&e->page->want, REPLAY_DONE);
+			err = engine_recover(e);
+		}
+	} while (!err && i != REPLAY_DONE);
+	return err;
 }
 
 int client_main(struct replay_run *r, uint32_t c)

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * replay_daemon.c - an own daemon in a temporary directory, or the one that
- * runs; and its counters.
+ * runs: start, stop, restart.
  *
- * The daemon's binary is looked for beside our own, then in PATH. It dies with
- * us, however we end; its directory is removed when we end in order.
+ * The daemon's binary is looked for beside our own, then in PATH; so is the
+ * keeper's, under which it runs when it is to be killed. It dies with us, however
+ * we end; its directory is removed when we end in order.
  */
 #include <fcntl.h>
 #include <libgen.h>
@@ -20,21 +21,23 @@
 
 #include "kvmd/lib/clock.h"
 #include "tools/kvtrace/kvtrace.h"
-#include "tools/kvtrace/replay.h"
+#include "tools/kvtrace/replay_daemon.h"
 
 #define START_NS	20000000000ULL
 #define APPEAR_NS	5000000000ULL	/* of a daemon that somebody else starts */
 #define STOP_NS		20000000000ULL
 #define LOOK_MS		5
-#define MIN_SLAB	(64ULL << 10)
-#define MAX_SLAB	(64ULL << 20)
+#define RESPAWN_MS	100
+#define RESTART_NS	60000000000ULL
 #define PATH_BYTES	4096
-#define REPLY_BYTES	(256U << 10)
+#define MAX_ARGS	(2 * REPLAY_MAX_CONF + 8)
+#ifndef KVMD_KEEPER_NAME
+#define KVMD_KEEPER_NAME "kvkeeper"
+#endif
 
 /* ------------------------------------------------------------ sockets */
 
-/* A connected socket, or -errno. */
-static int dial(const char *path, int type)
+int daemon_dial(const char *path, int type)
 {
 	struct sockaddr_un un = { .sun_family = AF_UNIX };
 	int fd, err;
@@ -52,147 +55,13 @@ static int dial(const char *path, int type)
 	return err;
 }
 
-/* ------------------------------------------------------------ counters */
-
-static const char *const stat_names[KVMD_NR_STAT] = {
-#define STAT_NAME(id, name, unit, kind, help) [KVMD_STAT_##id] = name,
-	KVMD_STATS(STAT_NAME)
-#undef STAT_NAME
-};
-
-/* Send the request line, take the whole document into @buf. 0 or -errno. */
-static int ask(const char *path, const char *line, char *buf, size_t bytes)
-{
-	size_t len = 0;
-	ssize_t n = 1;
-	int fd = dial(path, SOCK_STREAM);
-
-	if (fd < 0)
-		return fd;
-	if (send(fd, line, strlen(line), MSG_NOSIGNAL) != (ssize_t)strlen(line))
-		n = -1;
-	while (n > 0 && len < bytes - 1) {
-		n = recv(fd, buf + len, bytes - 1 - len, 0);
-		if (n > 0)
-			len += (size_t)n;
-	}
-	close(fd);
-	if (n < 0)
-		return -EIO;
-	buf[len] = '\0';
-	return 0;
-}
-
-/* The number behind "name": in a JSON document. False: there is none. */
-static bool find_u64(const char *doc, const char *name, uint64_t *ret_v)
-{
-	char key[80];
-	const char *p;
-	char *end;
-
-	snprintf(key, sizeof(key), "\"%.60s\":", name);
-	p = strstr(doc, key);
-	if (!p)
-		return false;
-	*ret_v = strtoull(p + strlen(key), &end, 10);
-	return end != p + strlen(key);
-}
-
-static int stats_once(const struct replay_daemon *d, char *doc, struct replay_stats *s)
-{
-	const char *counters;
-	unsigned int i;
-	int err = ask(d->admin, "status show\n", doc, REPLY_BYTES);
-
-	if (err) {
-		kvt_warn("%s: %s", d->admin, strerror(-err));
-		return KVT_REFUSED;
-	}
-	counters = strstr(doc, "\"counters\":");
-	for (i = 0; counters && i < KVMD_NR_STAT; i++)
-		if (!find_u64(counters, stat_names[i], &s->val[i]))
-			counters = NULL;
-	if (counters)
-		return KVT_OK;
-	kvt_warn("%s: no counters in the daemon's answer: %.200s", d->admin, doc);
-	return KVT_REFUSED;
-}
-
-int daemon_stats(const struct replay_daemon *d, uint64_t pending, struct replay_stats *ret_s)
-{
-	uint64_t until = clock_ns() + STOP_NS;
-	char *doc = malloc(REPLY_BYTES);
-	int err;
-
-	if (!doc) {
-		kvt_warn("no memory for the daemon's answer");
-		return KVT_REFUSED;
-	}
-	for (;;) {
-		err = stats_once(d, doc, ret_s);
-		if (err || ret_s->val[KVMD_STAT_TOKENS_PENDING] <= pending || clock_ns() >= until)
-			break;
-		poll(NULL, 0, LOOK_MS);
-	}
-	free(doc);
-	return err;
-}
-
 /* ------------------------------------------------------------ starting */
 
-static uint64_t slab_bytes(uint64_t pool_bytes)
+/* @built beside us, or @name as installed, in the sibling sbin; else wherever PATH says. */
+static void find_binary(const char *built, const char *name, char *path, size_t bytes)
 {
-	uint64_t n = align_up(pool_bytes / 8, 4096);
-
-	return n < MIN_SLAB ? MIN_SLAB : n > MAX_SLAB ? MAX_SLAB : n;
-}
-
-/* "min,low,high" as three options. */
-static void write_watermarks(FILE *f, const char *arg)
-{
-	static const char *const names[] = { "wmark_min", "wmark_low", "wmark_high" };
-	unsigned int i;
-
-	for (i = 0; i < ARRAY_SIZE(names) && *arg; i++) {
-		size_t n = strcspn(arg, ",");
-
-		fprintf(f, "%s = %.*s\n", names[i], (int)n, arg);
-		arg += n + (arg[n] == ',');
-	}
-}
-
-static int write_config(const struct replay_daemon *d, const struct replay_plan *p,
-			const char *path)
-{
-	const struct replay_opts *o = p->o;
-	uint64_t bytes = (p->capacity + o->clients) * o->block_bytes;
-	uint64_t slab = slab_bytes(bytes);
-	FILE *f = fopen(path, "we");
-
-	if (!f)
-		return -errno;
-	fprintf(f, "[daemon]\nsocket = %s\nadmin_socket = %s\nlog_level = warn\nclock = %s\n",
-		d->socket, d->admin, o->time == TIME_FAST ? "driven" : "real");
-	/* A slab of every client's space may be begun and not full. */
-	fprintf(f, "[pool]\nblocks = %llu\nslab_bytes = %llu\n",
-		(unsigned long long)(p->capacity + o->clients + 1024), (unsigned long long)slab);
-	if (o->policy)
-		fprintf(f, "policy = %s\n", o->policy);
-	if (o->watermarks)
-		write_watermarks(f, o->watermarks);
-	fprintf(f, "[device host-0]\nkind = host\nbytes = %llu\n",
-		(unsigned long long)(2 * bytes + (o->clients + 2) * 2 * slab));
-	fprintf(f, "[tenant default]\nring_bytes = 64G\nmax_sessions = 256\nmax_seqs = 1048576\n");
-	if (!fclose(f))
-		return 0;
-	return -errno;
-}
-
-/* Beside us as built, as installed, in the sibling sbin; else wherever PATH says. */
-static void find_binary(char *path, size_t bytes)
-{
-	static const char *const places[] = {
-		"kvmd", KVMD_DAEMON_NAME, ("../sbin/" KVMD_DAEMON_NAME),
+	const struct { const char *dir, *name; } places[] = {
+		{ "", built }, { "", name }, { "../sbin/", name },
 	};
 	char own[PATH_BYTES];
 	ssize_t n = readlink("/proc/self/exe", own, sizeof(own) - 1);
@@ -202,34 +71,76 @@ static void find_binary(char *path, size_t bytes)
 		own[n] = '\0';
 		dirname(own);
 		for (i = 0; i < ARRAY_SIZE(places); i++) {
-			snprintf(path, bytes, "%s/%s", own, places[i]);
+			snprintf(path, bytes, "%s/%s%s", own, places[i].dir, places[i].name);
 			if (!access(path, X_OK))
 				return;
 		}
 	}
-	snprintf(path, bytes, "%s", KVMD_DAEMON_NAME);
+	snprintf(path, bytes, "%s", name);
+}
+
+/* Options of the command line that @d takes: tiers' only if it has them. */
+static bool takes_conf(const struct replay_daemon *d, const char *conf)
+{
+	return d->tiers || (strncmp(conf, "ram.", 4) && strncmp(conf, "disk.", 5));
 }
 
 /* In the child: never returns. */
-static void exec_daemon(const char *binary, const char *config, pid_t parent)
+static void exec_daemon(const struct replay_daemon *d, char **argv, pid_t parent)
 {
 	sigset_t none;
 
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	/* A keeper takes its daemon with it; it cannot if it is killed itself. */
+	prctl(PR_SET_PDEATHSIG, d->keeper ? SIGTERM : SIGKILL);
 	if (getppid() != parent)
 		_exit(127);
 	/* What it prints is no part of our result. */
 	dup2(STDERR_FILENO, STDOUT_FILENO);
-	execlp(binary, binary, "-c", config, (char *)NULL);
-	fprintf(stderr, "kvtrace replay: %s: %s\n", binary, strerror(errno));
+	execvp(argv[0], argv);
+	fprintf(stderr, "kvtrace replay: %s: %s\n", argv[0], strerror(errno));
 	_exit(127);
+}
+
+/* Fork it. 0 or -errno. */
+static int spawn(struct replay_daemon *d)
+{
+	static char opt_c[] = "-c", opt_o[] = "-o";
+	const struct replay_opts *o = d->plan->o;
+	char binary[PATH_BYTES + 64], keeper[PATH_BYTES + 64], *argv[MAX_ARGS];
+	pid_t self = getpid();
+	uint32_t i, n = 0;
+
+	find_binary("kvmd", KVMD_DAEMON_NAME, binary, sizeof(binary));
+	find_binary("kvkeeper", KVMD_KEEPER_NAME, keeper, sizeof(keeper));
+	if (d->keeper)
+		argv[n++] = keeper;
+	argv[n++] = binary;
+	argv[n++] = opt_c;
+	argv[n++] = d->conf;
+	for (i = 0; i < o->nr_conf; i++) {
+		if (!takes_conf(d, o->conf[i]))
+			continue;
+		argv[n++] = opt_o;
+		argv[n++] = (char *)(uintptr_t)o->conf[i];
+	}
+	argv[n] = NULL;
+	fflush(NULL);
+	d->pid = fork();
+	if (d->pid < 0) {
+		d->pid = 0;
+		return -errno;
+	}
+	if (!d->pid)
+		exec_daemon(d, argv, self);
+	d->pidfd = (int)syscall(SYS_pidfd_open, d->pid, 0);
+	return d->pidfd < 0 ? -errno : 0;
 }
 
 static bool answers(const char *path, int type)
 {
-	int fd = dial(path, type);
+	int fd = daemon_dial(path, type);
 
 	if (fd >= 0)
 		close(fd);
@@ -253,12 +164,10 @@ static int wait_ready(const struct replay_daemon *d, uint64_t ns)
 
 static void remove_dir(struct replay_daemon *d)
 {
-	char config[160];
-
 	if (!d->dir[0])
 		return;
-	snprintf(config, sizeof(config), "%s/conf", d->dir);
-	unlink(config);
+	unlink(d->conf);
+	unlink(d->disk);
 	unlink(d->socket);
 	unlink(d->admin);
 	rmdir(d->dir);
@@ -280,6 +189,8 @@ static int make_dir(struct replay_daemon *d)
 	}
 	snprintf(d->socket, sizeof(d->socket), "%.90s/s", d->dir);
 	snprintf(d->admin, sizeof(d->admin), "%.90s/s.admin", d->dir);
+	snprintf(d->conf, sizeof(d->conf), "%.90s/conf", d->dir);
+	snprintf(d->disk, sizeof(d->disk), "%.90s/disk", d->dir);
 	return KVT_OK;
 }
 
@@ -299,37 +210,32 @@ static int use_running(struct replay_daemon *d, const struct replay_opts *o)
 	return KVT_REFUSED;
 }
 
-int daemon_start(struct replay_daemon *d, const struct replay_plan *p)
+int daemon_start(struct replay_daemon *d, const struct replay_plan *p, bool tiers)
 {
-	char binary[PATH_BYTES + 64], config[160];
-	pid_t self = getpid();
 	int err;
 
 	memset(d, 0, sizeof(*d));
+	d->plan = p;
 	d->pidfd = -1;
-	if (p->o->socket)
+	d->tiers = tiers;
+	/* Without tiers it must be ours. */
+	if (p->o->socket && tiers)
 		return use_running(d, p->o);
+	d->keeper = tiers && p->o->restarts && p->o->keeper;
 	if (make_dir(d))
 		return KVT_REFUSED;
-	snprintf(config, sizeof(config), "%s/conf", d->dir);
-	err = write_config(d, p, config);
+	err = daemon_config(d, p, tiers);
 	if (err) {
-		kvt_warn("%s: %s", config, strerror(-err));
+		kvt_warn("%s: %s", d->conf, strerror(-err));
 		remove_dir(d);
 		return KVT_REFUSED;
 	}
-	find_binary(binary, sizeof(binary));
-	fflush(NULL);
-	d->pid = fork();
-	if (!d->pid)
-		exec_daemon(binary, config, self);
-	if (d->pid > 0)
-		d->pidfd = (int)syscall(SYS_pidfd_open, d->pid, 0);
-	err = d->pidfd < 0 ? -errno : wait_ready(d, START_NS);
+	err = spawn(d);
+	if (!err)
+		err = wait_ready(d, START_NS);
 	if (!err)
 		return KVT_OK;
-	kvt_warn("the daemon %s does not start: %s", binary,
-		 err == -ECHILD ? "it ended" : strerror(-err));
+	kvt_warn("the daemon does not start: %s", err == -ECHILD ? "it ended" : strerror(-err));
 	(void)daemon_stop(d);
 	return KVT_REFUSED;
 }
@@ -359,4 +265,82 @@ int daemon_stop(struct replay_daemon *d)
 	d->pidfd = -1;
 	remove_dir(d);
 	return err;
+}
+
+/* ------------------------------------------------------------ restarting */
+
+static void add_life(struct replay_lives *l, const struct replay_stats *now)
+{
+	struct replay_stats life;
+	unsigned int i;
+
+	for (i = 0; i < KVMD_NR_STAT; i++) {
+		life.val[i] = now->val[i] - l->base.val[i];
+		l->past.val[i] += life.val[i];
+	}
+	l->sums = l->sums && attribution_sums(&life);
+	l->nr_past++;
+	memset(&l->base, 0, sizeof(l->base));
+}
+
+/* Until somebody else than @old answers. 0 or -errno. */
+static int wait_other(const struct replay_daemon *d, pid_t old, uint64_t until)
+{
+	struct pollfd ended = { .fd = d->pidfd, .events = POLLIN };
+	pid_t pid;
+
+	while (daemon_pid(d, &pid) || pid == old || !answers(d->socket, SOCK_SEQPACKET)) {
+		if (poll(&ended, 1, LOOK_MS) > 0)
+			return -ECHILD;
+		if (clock_ns() >= until)
+			return -ETIMEDOUT;
+	}
+	return 0;
+}
+
+/* As a service manager: reap the one that ended, start another. 0 or -errno. */
+static int respawn(struct replay_daemon *d)
+{
+	int status;
+
+	waitpid(d->pid, &status, 0);
+	close(d->pidfd);
+	d->pidfd = -1;
+	return spawn(d);
+}
+
+/* The next one serves. A first that finds I/O of the dead one still going on may give up. */
+static int come_back(struct replay_daemon *d, pid_t old)
+{
+	uint64_t until = clock_ns() + RESTART_NS;
+	int err;
+
+	if (!d->pid || d->keeper)
+		return wait_other(d, old, until);
+	do {
+		err = respawn(d);
+		if (!err)
+			err = wait_other(d, old, until);
+	} while (err == -ECHILD && clock_ns() < until && poll(NULL, 0, RESPAWN_MS) == 0);
+	return err;
+}
+
+int daemon_restart(struct replay_daemon *d, struct replay_lives *lives)
+{
+	struct replay_stats now;
+	pid_t old;
+	int err = daemon_pid(d, &old);
+
+	if (!err && daemon_stats(d, UINT64_MAX, &now))
+		return KVT_REFUSED;
+	if (!err && kill(old, SIGKILL))
+		err = -errno;
+	if (!err)
+		add_life(lives, &now);
+	if (!err)
+		err = come_back(d, old);
+	if (!err)
+		return KVT_OK;
+	kvt_warn("the daemon does not come back: %s", err == -ECHILD ? "it ended" : strerror(-err));
+	return KVT_REFUSED;
 }

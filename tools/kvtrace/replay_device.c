@@ -215,3 +215,12 @@ void device_idle(struct device *d)
 	pthread_cond_signal(&d->more);
 	pthread_mutex_unlock(&d->lock);
 }
+
+void device_quiesce(struct device *d)
+{
+	device_idle(d);
+	pthread_mutex_lock(&d->lock);
+	while (d->head != d->tail)
+		pthread_cond_wait(&d->room, &d->lock);
+	pthread_mutex_unlock(&d->lock);
+}

@@ -63,6 +63,8 @@ int device_add(struct work_step *s, const struct work_item *it);
 void device_submit(struct device *d);
 /* The engine waits: work off what is there, however recent. Until the next submit. */
 void device_idle(struct device *d);
+/* Wait until every step is over. */
+void device_quiesce(struct device *d);
 
 /* ------------------------------------------------------------ operations */
 
@@ -90,13 +92,16 @@ struct engine {
 	struct device dev;
 	uint64_t step;			/* last submitted */
 	uint64_t clock_tick;		/* policy clock last told, in ticks */
+	uint16_t open_flags;		/* KVMD_OPEN_* of every open */
 	uint32_t gen;			/* of the sequence opened last */
 	uint32_t nr_free_seqs, max_seqs;
 	uint32_t *free_seq;		/* stack */
+	uint32_t *seq_gen;		/* by sequence; 0: free */
 	uint32_t nr_ops;		/* under way */
 	uint32_t next_op;
 	struct engine_op op[ENGINE_OPS];
 	int err;			/* sticky: an operation that nobody awaits failed so */
+	bool settling;			/* ... which is no news: see replay_recover.c */
 	uint8_t *keys;			/* of the blocks of the request that runs */
 };
 
@@ -113,14 +118,22 @@ int engine_go(struct engine *e, struct engine_op *op, struct kvmd_sqe *sqe, bool
 int engine_wait(struct engine *e, struct engine_op *op, uint32_t *ret_v0);
 /* Until nothing is under way. */
 int engine_drain(struct engine *e);
-/* Take a free sequence; waits until a close gives one back. */
+/* Take a free sequence, with a new generation; waits until a close gives one back. */
 int engine_seq(struct engine *e, uint32_t *ret_seq);
+void engine_seq_put(struct engine *e, uint32_t seq);
 
 /* ------------------------------------------------------------ requests */
 
+/* What the library knows of the session: again after each reconnect. */
+void engine_look(struct engine *e);
 /* Run request @i to its end; again when there is no memory for it now. */
 int engine_request(struct engine *e, uint64_t i);
-/* Say on standard error what failed, and why; returns @err. */
+/*
+ * After -ECONNRESET, when daemons may be killed: connect to the one that comes
+ * next. Nothing is under way then and no sequence is open. 0 or -errno.
+ */
+int engine_recover(struct engine *e);
+/* Say on standard error what failed, and why, unless we may recover; returns @err. */
 int engine_say(const struct engine *e, uint64_t req, const char *what, int err);
 
 #endif

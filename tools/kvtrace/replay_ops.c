@@ -26,7 +26,9 @@ static void op_free(struct engine *e, struct engine_op *op)
 /* What every completion of a kind means, awaited or not. */
 static void op_done(struct engine *e, struct engine_op *op, const struct kvmd_cqe *c)
 {
-	hist_add(&e->page->hist[op->kind], clock_ns() - op->start_ns);
+	uint64_t ns = clock_ns() - op->start_ns;
+
+	hist_add(&e->page->hist[op->kind], ns);
 	op->res = c->res;
 	op->v0 = c->v0;
 	switch (op->kind) {
@@ -38,8 +40,12 @@ static void op_done(struct engine *e, struct engine_op *op, const struct kvmd_cq
 		if ((uint32_t)c->res + c->v1 != op->nr)
 			op->res = -EPROTO;	/* some were not even accepted */
 		break;
+	case REPLAY_OPEN:
+		e->page->open_ns += ns;
+		break;
 	case REPLAY_CLOSE:
-		e->free_seq[e->nr_free_seqs++] = op->seq;
+		if (c->res != -ECONNRESET)
+			engine_seq_put(e, op->seq);
 		break;
 	case REPLAY_CLOCK:
 		if (c->res == -EPERM) {
@@ -54,7 +60,7 @@ static void op_done(struct engine *e, struct engine_op *op, const struct kvmd_cq
 		op->done = true;
 		return;
 	}
-	if (op->res < 0 && !e->err)
+	if (op->res < 0 && !e->err && !e->settling)
 		e->err = engine_say(e, REPLAY_DONE, replay_op_name(op->kind), op->res);
 	op_free(e, op);
 }
@@ -159,7 +165,11 @@ int engine_go(struct engine *e, struct engine_op *op, struct kvmd_sqe *sqe, bool
 	op->awaited = await;
 	op->start_ns = clock_ns();
 	n = kvc_submit(e->k);
-	return n < 0 ? n : 0;
+	if (n >= 0)
+		return 0;
+	/* It was not submitted, and will not be. */
+	op_free(e, op);
+	return n;
 }
 
 int engine_wait(struct engine *e, struct engine_op *op, uint32_t *ret_v0)
@@ -193,15 +203,26 @@ int engine_seq(struct engine *e, uint32_t *ret_seq)
 
 	while (!err && !e->nr_free_seqs)
 		err = pump(e);
-	if (!err)
-		*ret_seq = e->free_seq[--e->nr_free_seqs];
-	return err;
+	if (err)
+		return err;
+	*ret_seq = e->free_seq[--e->nr_free_seqs];
+	e->gen = max(e->gen + 1, 1U);
+	e->seq_gen[*ret_seq] = e->gen;
+	return 0;
+}
+
+void engine_seq_put(struct engine *e, uint32_t seq)
+{
+	e->seq_gen[seq] = 0;
+	e->free_seq[e->nr_free_seqs++] = seq;
 }
 
 int engine_say(const struct engine *e, uint64_t req, const char *what, int err)
 {
 	char where[48] = "";
 
+	if (err == -ECONNRESET && e->o->restarts)
+		return err;
 	if (req != REPLAY_DONE)
 		snprintf(where, sizeof(where), " of request %llu", (unsigned long long)req);
 	fprintf(stderr, "kvtrace replay: client %u: %s%s: %s%s%s\n", e->c, what, where,

@@ -94,6 +94,42 @@ uint32_t plan_hint(const struct replay_plan *p, uint64_t i)
 	return goes_on ? KVMD_HINT_WILL_CONTINUE : KVMD_HINT_LAST;
 }
 
+uint64_t plan_place_bytes(const struct replay_opts *o)
+{
+	return align_up(o->block_bytes, 4096);
+}
+
+uint64_t plan_tier_bytes(const struct replay_plan *p, const struct replay_size *s)
+{
+	if (s->bytes)
+		return s->bytes;
+	return (uint64_t)((double)p->capacity * s->times + 0.5) * plan_place_bytes(p->o);
+}
+
+/* Leading blocks that some request had before, in the trace's order. 0 or -ENOMEM. */
+static int plan_bound(struct replay_plan *p)
+{
+	uint8_t *seen = calloc(max(p->t.nr_blocks, 1U), 1);
+	uint64_t i;
+
+	if (!seen)
+		return -ENOMEM;
+	for (i = 0; i < p->t.nr_reqs; i++) {
+		const struct trace_req *r = &p->t.reqs[i];
+		struct trace_iter it = trace_iter(&p->t, r);
+		uint32_t nr = plan_prompt_blocks(p, i), pos, id, hits = 0;
+
+		for (pos = 0; pos < nr && trace_iter_next(&it, &id); pos++) {
+			hits += hits == pos && seen[id];
+			seen[id] = 1;
+		}
+		p->bound_blocks += hits;
+		p->bound_tokens += trace_req_tokens(&p->t, r, hits);
+	}
+	free(seen);
+	return 0;
+}
+
 static void plan_sizes(struct replay_plan *p)
 {
 	uint64_t i;
@@ -122,7 +158,7 @@ int plan_make(struct replay_plan *p, const struct replay_opts *o)
 		return err;
 	p->keys = malloc(max(p->t.nr_blocks, 1U) * sizeof(*p->keys));
 	p->last_req = calloc(max(p->t.nr_sessions, 1U), sizeof(*p->last_req));
-	if (!p->keys || !p->last_req) {
+	if (!p->keys || !p->last_req || plan_bound(p)) {
 		kvt_warn("%s: no memory for the keys of %u blocks", o->path, p->t.nr_blocks);
 		plan_free(p);
 		return KVT_REFUSED;

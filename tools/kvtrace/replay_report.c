@@ -3,7 +3,7 @@
  * replay_report.c - what came of it, as text and as JSON.
  *
  * Hit rates are over all blocks and tokens of the trace, those that did not fit
- * into the pool too. Attribution is the daemon's own account, checked for two
+ * into the pool too; the one of an unlimited cache is in the trace's order. Attribution is the daemon's own account, checked for two
  * things: that its parts are its whole, and that its whole is what the clients
  * know they asked for.
  */
@@ -37,7 +37,7 @@ static const char *const verify_names[NR_REPLAY_VERIFY] = {
 	[VERIFY_FULL] = "full", [VERIFY_SAMPLE] = "sample", [VERIFY_NONE] = "none",
 };
 
-static double ratio(uint64_t a, uint64_t b)
+double ratio(uint64_t a, uint64_t b)
 {
 	return b ? (double)a / (double)b : 0;
 }
@@ -61,6 +61,9 @@ static void sum_client(struct replay_slot *to, const struct replay_slot *c)
 	to->deadlocks += c->deadlocks;
 	to->no_memory += c->no_memory;
 	to->cut += c->cut;
+	to->open_ns += c->open_ns;
+	to->resumed += c->resumed;
+	to->anew += c->anew;
 	to->clock_refused |= c->clock_refused;
 	if (!to->has_wrong && c->has_wrong) {
 		to->has_wrong = 1;
@@ -70,35 +73,43 @@ static void sum_client(struct replay_slot *to, const struct replay_slot *c)
 		hist_merge(&to->hist[op], &c->hist[op]);
 }
 
-/* A client that was killed may have asked without having counted it. */
-static bool check_sums(const struct replay_result *res, bool killed)
+bool attribution_sums(const struct replay_stats *s)
 {
-	const uint64_t *v = res->stats.val;
-	uint64_t sum = 0, why = 0;
+	const uint64_t *v = s->val;
+	uint64_t sum = v[KVMD_STAT_TOKENS_PENDING], why = 0;
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(parts); i++)
 		sum += v[parts[i].id];
 	for (i = 0; i < ARRAY_SIZE(reasons); i++)
 		why += v[reasons[i].id];
-	return sum == v[KVMD_STAT_TOKENS_ASKED] && why == v[KVMD_STAT_TOKENS_RECOMPUTED] &&
-		(killed || res->sum.asked_tokens == v[KVMD_STAT_TOKENS_ASKED]);
+	return sum == v[KVMD_STAT_TOKENS_ASKED] && why == v[KVMD_STAT_TOKENS_RECOMPUTED];
 }
 
 void result_make(struct replay_result *res, const struct replay_run *r,
-		 const struct replay_stats *before, const struct replay_stats *after)
+		 const struct replay_stats *after)
 {
+	const struct replay_opts *o = r->plan->o;
+	const struct replay_lives *l = &r->lives;
+	struct replay_stats life;
 	uint32_t i;
 
 	memset(res, 0, sizeof(*res));
 	res->is_there = true;
 	res->spent_ns = r->spent_ns;
 	res->slots = r->slots;
+	res->restarts = l->nr_past;
 	for (i = 0; i < r->page->nr; i++)
 		sum_client(&res->sum, &r->page->c[i]);
-	for (i = 0; i < KVMD_NR_STAT; i++)
-		res->stats.val[i] = after->val[i] - before->val[i];
-	res->sums = check_sums(res, r->plan->o->kills > 0);
+	for (i = 0; i < KVMD_NR_STAT; i++) {
+		life.val[i] = after->val[i] - l->base.val[i];
+		res->stats.val[i] = l->past.val[i] + life.val[i];
+	}
+	res->sums = l->sums && attribution_sums(&life);
+	/* A client, or a daemon, that was killed may have asked without having counted it. */
+	if (!o->kills && !l->nr_past)
+		res->sums = res->sums &&
+			res->sum.asked_tokens == life.val[KVMD_STAT_TOKENS_ASKED];
 }
 
 bool result_ok(const struct replay_result *res)
@@ -108,13 +119,25 @@ bool result_ok(const struct replay_result *res)
 
 /* ------------------------------------------------------------ text */
 
-static void text_rate(const char *name, uint64_t shared, uint64_t private, uint64_t of,
-		      bool compare)
+static void text_rate(const char *name, const struct replay_result *res, bool blocks,
+		      uint64_t bound, uint64_t of)
 {
-	printf("%-20s %.4f", name, ratio(shared, of));
-	if (compare)
-		printf("   private pools %.4f", ratio(private, of));
-	putchar('\n');
+	static const char *const names[NR_REPLAY_PASS] = {
+		[PASS_PRIVATE] = "private pools", [PASS_BESIDE] = "without tiers",
+	};
+	enum replay_pass i;
+
+	for (i = 0; i < NR_REPLAY_PASS; i++) {
+		const struct replay_slot *s = &res[i].sum;
+
+		if (i == PASS_SHARED)
+			printf("%-20s", name);
+		else if (res[i].is_there)
+			printf("  %s", names[i]);
+		if (res[i].is_there)
+			printf(" %.4f", ratio(blocks ? s->hit_blocks : s->hit_tokens, of));
+	}
+	printf("  unlimited %.4f\n", ratio(bound, of));
 }
 
 static void text_attribution(const struct replay_result *res)
@@ -170,11 +193,32 @@ static void text_wrong(const char *name, const struct replay_slot *s)
 	       s->wrong.offset);
 }
 
-static void print_text(const struct replay_plan *p, const struct replay_result *a,
-		       const struct replay_result *b)
+/* Another pass: only what is wrong with it. */
+static void text_other(const char *name, const struct replay_result *b)
+{
+	char prefix[32];
+
+	if (!b->is_there || result_ok(b))
+		return;
+	snprintf(prefix, sizeof(prefix), "%s: ", name);
+	text_wrong(prefix, &b->sum);
+	printf("%swrong bytes %" PRIu64 ", attribution %s\n", prefix, b->sum.wrong_bytes,
+	       b->sums ? "sums" : "DOES NOT SUM");
+}
+
+static uint64_t wrong_bytes(const struct replay_result *res)
+{
+	uint64_t sum = 0;
+	enum replay_pass i;
+
+	for (i = 0; i < NR_REPLAY_PASS; i++)
+		sum += res[i].sum.wrong_bytes;
+	return sum;
+}
+
+static void text_head(const struct replay_plan *p, const struct replay_result *a)
 {
 	const struct replay_opts *o = p->o;
-	const struct replay_slot *s = &a->sum;
 
 	printf("%-20s %s: %" PRIu64 " requests, %u sessions, %u distinct blocks of %u tokens\n",
 	       "trace", o->path, p->t.nr_reqs, p->t.nr_sessions, p->t.nr_blocks,
@@ -186,26 +230,32 @@ static void print_text(const struct replay_plan *p, const struct replay_result *
 	       o->clients, o->route == ROUTE_RR ? "in turn" : "by session", o->late,
 	       verify_names[o->verify]);
 	printf("%-20s %.2f s, %.0f requests/s\n", "time", (double)a->spent_ns / 1e9,
-	       a->spent_ns ? (double)s->done * 1e9 / (double)a->spent_ns : 0);
-	text_rate("block hit rate", s->hit_blocks, b->sum.hit_blocks, p->blocks, b->is_there);
-	text_rate("token hit rate", s->hit_tokens, b->sum.hit_tokens, p->tokens, b->is_there);
+	       a->spent_ns ? (double)a->sum.done * 1e9 / (double)a->spent_ns : 0);
+}
+
+static void print_text(const struct replay_plan *p, const struct replay_result *res)
+{
+	const struct replay_result *a = &res[PASS_SHARED];
+	const struct replay_slot *s = &a->sum;
+
+	text_head(p, a);
+	text_rate("block hit rate", res, true, p->bound_blocks, p->blocks);
+	text_rate("token hit rate", res, false, p->bound_tokens, p->tokens);
 	text_attribution(a);
 	printf("%-20s %" PRIu64 " hit, %" PRIu64 " written, %" PRIu64 " merged, %" PRIu64
 	       " left private, %" PRIu64 " evicted, %" PRIu64 " verified\n", "blocks",
 	       s->hit_blocks, s->written_blocks, s->merged_blocks, s->private_blocks,
 	       a->stats.val[KVMD_STAT_BLOCKS_EVICTED], s->verified_blocks);
+	text_tiers(a);
 	printf("%-20s %" PRIu64 " deadlocks, %" PRIu64 " without memory, %" PRIu64
 	       " longer than the pool\n", "tried again", s->deadlocks, s->no_memory, s->cut);
 	if (s->clock_refused)
 		printf("%-20s the daemon's own: it does not let the trace drive it\n", "clock");
 	text_latencies(s);
 	text_wrong("", s);
-	if (b->is_there && (!b->sums || b->sum.wrong_bytes)) {
-		text_wrong("private pools: ", &b->sum);
-		printf("private pools: wrong bytes %" PRIu64 ", attribution %s\n",
-		       b->sum.wrong_bytes, b->sums ? "sums" : "DOES NOT SUM");
-	}
-	printf("wrong bytes: %" PRIu64 "\n", s->wrong_bytes + b->sum.wrong_bytes);
+	text_other("private pools", &res[PASS_PRIVATE]);
+	text_other("without tiers", &res[PASS_BESIDE]);
+	printf("wrong bytes: %" PRIu64 "\n", wrong_bytes(res));
 }
 
 /* ------------------------------------------------------------ JSON */
@@ -272,9 +322,39 @@ static void json_private(struct json *j, const struct replay_plan *p,
 	json_u64(j, "private_spent_ns", b->spent_ns);
 }
 
-static int print_json(const struct replay_plan *p, const struct replay_result *a,
-		      const struct replay_result *b)
+static void json_beside(struct json *j, const struct replay_plan *p,
+			const struct replay_result *b)
 {
+	if (!b->is_there) {
+		json_null(j, "beside_block_hit_rate");
+		json_null(j, "beside_token_hit_rate");
+		return;
+	}
+	json_f64(j, "beside_block_hit_rate", ratio(b->sum.hit_blocks, p->blocks));
+	json_f64(j, "beside_token_hit_rate", ratio(b->sum.hit_tokens, p->tokens));
+	json_u64(j, "beside_wrong_bytes", b->sum.wrong_bytes);
+	json_bool(j, "beside_attribution_sums", b->sums);
+	json_u64(j, "beside_open_ns", b->sum.open_ns);
+	json_u64(j, "beside_spent_ns", b->spent_ns);
+}
+
+static void json_rates(struct json *j, const struct replay_plan *p,
+		       const struct replay_result *res)
+{
+	const struct replay_slot *s = &res[PASS_SHARED].sum;
+
+	json_u64(j, "wrong_bytes", wrong_bytes(res));
+	json_f64(j, "block_hit_rate", ratio(s->hit_blocks, p->blocks));
+	json_f64(j, "token_hit_rate", ratio(s->hit_tokens, p->tokens));
+	json_private(j, p, &res[PASS_PRIVATE]);
+	json_beside(j, p, &res[PASS_BESIDE]);
+	json_f64(j, "unlimited_block_hit_rate", ratio(p->bound_blocks, p->blocks));
+	json_f64(j, "unlimited_token_hit_rate", ratio(p->bound_tokens, p->tokens));
+}
+
+static int print_json(const struct replay_plan *p, const struct replay_result *res)
+{
+	const struct replay_result *a = &res[PASS_SHARED];
 	const struct replay_opts *o = p->o;
 	const struct replay_slot *s = &a->sum;
 	struct json j;
@@ -284,10 +364,7 @@ static int print_json(const struct replay_plan *p, const struct replay_result *a
 	json_obj(&j, NULL);
 	json_str(&j, "schema", "kvtrace.replay.1");
 	json_str(&j, "file", o->path);
-	json_u64(&j, "wrong_bytes", s->wrong_bytes + b->sum.wrong_bytes);
-	json_f64(&j, "block_hit_rate", ratio(s->hit_blocks, p->blocks));
-	json_f64(&j, "token_hit_rate", ratio(s->hit_tokens, p->tokens));
-	json_private(&j, p, b);
+	json_rates(&j, p, res);
 	json_attribution(&j, a);
 	json_u64(&j, "requests", s->done);
 	json_u64(&j, "clients", o->clients);
@@ -311,6 +388,7 @@ static int print_json(const struct replay_plan *p, const struct replay_result *a
 	json_bool(&j, "clock_driven", o->time == TIME_FAST && !s->clock_refused);
 	json_u64(&j, "spent_ns", a->spent_ns);
 	json_f64(&j, "requests_per_s", a->spent_ns ? (double)s->done * 1e9 / (double)a->spent_ns : 0);
+	json_tiers(&j, p, a);
 	json_wrong(&j, s);
 	json_latencies(&j, s);
 	json_obj_end(&j);
@@ -321,11 +399,10 @@ static int print_json(const struct replay_plan *p, const struct replay_result *a
 	return err;
 }
 
-int report_print(const struct replay_plan *p, const struct replay_result *shared,
-		 const struct replay_result *private)
+int report_print(const struct replay_plan *p, const struct replay_result *res)
 {
 	if (p->o->json)
-		return print_json(p, shared, private);
-	print_text(p, shared, private);
+		return print_json(p, res);
+	print_text(p, res);
 	return 0;
 }

@@ -2,7 +2,8 @@
 /*
  * replay_request.c - one request, as an engine runs it.
  *
- *	open		leading blocks that are cached; a step reads (verifies) them
+ *	open		leading blocks that are cached, in any tier, and have been
+ *			loaded; a step reads (verifies) them
  *	extend, publish	the rest of the prompt in chunks; a step each writes one
  *	extend		the output, one block and step at a time
  *	close		behind a last step that reads the whole sequence
@@ -45,8 +46,9 @@ static int add_work(struct engine *e, const struct request *q, struct work_step 
 	struct work_item it = { .pos = pos, .kind = kind };
 
 	if (slot <= KVMD_SLOT_NULL || (uint32_t)slot >= e->view->group[0].max_slots) {
-		fprintf(stderr, "kvtrace replay: client %u: request %llu: block %u of %u is slot "
-			"%d\n", e->c, (unsigned long long)q->i, pos, q->len, slot);
+		fprintf(stderr, "kvtrace replay: client %u: request %llu: block %u of %u, "
+			"%u hit, is slot %d\n", e->c, (unsigned long long)q->i, pos, q->len,
+			q->hits, slot);
 		return -EPROTO;
 	}
 	it.slot = (uint32_t)slot;
@@ -131,6 +133,7 @@ static int open_seq(struct engine *e, struct request *q)
 	op->has_args = q->prompt > 0;
 	op->args = off;
 	kvc_prep_open(sqe, q->seq, q->gen, off, q->prompt, tokens, plan_hint(e->plan, q->i));
+	sqe->flags = e->open_flags;
 	err = engine_go(e, op, sqe, true);
 	if (!err)
 		err = engine_wait(e, op, NULL);
@@ -242,11 +245,12 @@ static int attempt(struct engine *e, struct request *q)
 	err = engine_seq(e, &q->seq);
 	if (err)
 		return err;
-	q->gen = ++e->gen;
+	q->gen = e->gen;
 	q->len = 0;
 	err = open_seq(e, q);
 	if (err) {
-		e->free_seq[e->nr_free_seqs++] = q->seq;
+		if (err != -ECONNRESET)
+			engine_seq_put(e, q->seq);
 		return err;
 	}
 	if (q->hits)

@@ -18,7 +18,7 @@
 #include "kvmd/lib/clock.h"
 #include "tools/kvtrace/kvtrace.h"
 #include "tools/kvtrace/progress.h"
-#include "tools/kvtrace/replay.h"
+#include "tools/kvtrace/replay_daemon.h"
 
 #define LOOK_MS		100
 
@@ -115,6 +115,26 @@ static void kill_one(struct watch *w, uint64_t done, uint64_t total)
 	w->nr_killed++;
 }
 
+/* With --restart: the daemon goes whenever another share of the requests is done. */
+static int restart_one(struct watch *w, uint64_t done, uint64_t total)
+{
+	struct replay_run *r = w->r;
+	uint64_t n = r->plan->o->restarts, nr = r->lives.nr_past;
+
+	if (r->pass != PASS_SHARED || nr >= n || done * (n + 1) < total * (nr + 1))
+		return KVT_OK;
+	return daemon_restart(r->d, &r->lives);
+}
+
+/* Is there something to be done at a certain place in the trace? */
+static bool looks_closely(const struct watch *w)
+{
+	const struct replay_opts *o = w->r->plan->o;
+
+	return w->nr_killed < o->kills ||
+	       (w->r->pass == PASS_SHARED && w->r->lives.nr_past < o->restarts);
+}
+
 static void kill_all(struct watch *w)
 {
 	uint32_t c;
@@ -140,12 +160,13 @@ static int watch_children(struct watch *w)
 			w->fds[c] = (struct pollfd){
 				.fd = w->child[c].pid ? w->child[c].pidfd : -1, .events = POLLIN };
 		w->fds[n] = (struct pollfd){ .fd = w->sigfd, .events = POLLIN };
-		if (poll(w->fds, n + 1, w->nr_killed < w->r->plan->o->kills ? 1 : LOOK_MS) < 0 &&
+		if (poll(w->fds, n + 1, looks_closely(w) ? 1 : LOOK_MS) < 0 &&
 		    errno != EINTR)
 			return KVT_REFUSED;
 		done = run_done(w->r);
 		progress_update(&w->progress, done, total);
 		kill_one(w, done, total);
+		err = restart_one(w, done, total);
 		for (c = 0; c < n && !err; c++)
 			if (w->fds[c].fd >= 0 && w->fds[c].revents)
 				err = child_ended(w, c);
@@ -160,6 +181,9 @@ static int watch_children(struct watch *w)
 static int watch_init(struct watch *w, struct replay_run *r)
 {
 	const struct replay_opts *o = r->plan->o;
+	static const char *const names[NR_REPLAY_PASS] = {
+		[PASS_SHARED] = "replay", [PASS_PRIVATE] = "private", [PASS_BESIDE] = "no tiers",
+	};
 	sigset_t mask;
 
 	memset(w, 0, sizeof(*w));
@@ -174,7 +198,7 @@ static int watch_init(struct watch *w, struct replay_run *r)
 		sigprocmask(SIG_SETMASK, &w->old_mask, NULL);
 		return -errno;
 	}
-	progress_start(&w->progress, r->is_private ? "private" : "replay", o->quiet || o->json);
+	progress_start(&w->progress, names[r->pass], o->quiet || o->json);
 	return 0;
 }
 

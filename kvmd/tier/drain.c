@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * drain.c - the disk tier as a whole emptied, for an operator.
+ *
+ * Nothing is stored any more. Blocks that only disk has are let go of, the end
+ * of a chain first; of those that are higher up too the place on disk is freed,
+ * once no child of them is left there. What somebody holds stays until then. The
+ * bytes on disk are not touched: a restart finds again what was not written over.
+ * Core thread only; a bounded piece in each turn.
+ */
+#include "kvmd/tier/tiers.h"
+
+#include "kvmd/lib/stats.h"
+
+#define EVICT_TURN	64		/* blocks of the list looked at in a turn */
+#define SCAN_TURN	2048		/* records */
+#define QUIET_NS	100000000ull	/* between two passes when the last one found nothing */
+
+static bool evict_some(struct tiers *t)
+{
+	struct blklist *l = &t->ix->low[LEVEL_DISK];
+	bool did = false;
+
+	for (uint32_t i = 0; i < EVICT_TURN && l->nr; i++) {
+		struct block *b = pool_block(t->pool, l->head);
+
+		if (index_can_evict(t->ix, b)) {
+			stat_inc(BLOCKS_DROPPED_DISK);
+			index_evict(t->ix, b, KVMD_MISS_EVICTED);
+			did = true;
+			continue;
+		}
+		blklist_del(t->pool->blk, l, b);	/* its children are behind it */
+		blklist_add_tail(t->pool->blk, l, b);
+	}
+	return did;
+}
+
+/* Copies on disk of blocks that are in HBM or RAM. */
+static bool free_copies(struct tiers *t)
+{
+	struct pool *p = t->pool;
+	bool did = false;
+
+	for (uint32_t i = 0; i < SCAN_TURN; i++) {
+		struct block *b;
+
+		if (++t->drain_scan >= p->next_fresh)
+			t->drain_scan = 1;
+		b = pool_block(p, t->drain_scan);
+		if (!b->disk || !(b->slot | b->ram) || b->nr_kids_disk || pool_is_moving(p, b))
+			continue;
+		if (b->state == BLK_EVICTING && b->slot) {	/* it counted on it */
+			index_revive(t->ix, pool_gpool(p, b), b);
+			index_idle(t->ix, pool_gpool(p, b), b);
+		}
+		if (b->state != BLK_SEALED)
+			continue;
+		t->disk->ops->free(t->disk, b->disk);
+		pool_gpool(p, b)->sp->tenant->disk_bytes -= tier_block_bytes(pool_gpool(p, b));
+		b->disk = 0;
+		did = true;
+	}
+	return did;
+}
+
+static bool has_blocks(const struct pool *p)
+{
+	for (uint32_t i = 0; i < p->nr_tenants; i++)
+		if (p->tenant[i].disk_bytes)
+			return true;
+	return false;
+}
+
+bool tiers_drain_disk(struct tiers *t)
+{
+	if (!t->disk || !t->disk->draining || !has_blocks(t->pool))
+		return false;
+	if (t->now_ns < t->drain_ns) {
+		t->retry_ns = t->drain_ns;
+		return false;
+	}
+	if (evict_some(t) | free_copies(t)) {
+		t->drain_quiet = 0;
+		return true;
+	}
+	t->drain_quiet += SCAN_TURN;
+	if (t->drain_quiet < t->pool->next_fresh)
+		return true;
+	t->drain_quiet = 0;
+	t->drain_ns = t->retry_ns = t->now_ns + QUIET_NS;
+	return false;
+}

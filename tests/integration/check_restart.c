@@ -1,0 +1,642 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * check_restart.c - a daemon that dies under its clients, and the one after it.
+ *
+ * The daemon runs under the keeper. It is killed or asked to stop; the next one is
+ * waited for by its log, and clients go on with kvc_reconnect(). What they had must
+ * be where it was, and what nobody has any more must come back to the pool.
+ */
+#include "tests/harness.h"
+
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define POOL	"[pool]\npolicy = lru\nblocks = 4096\nwmark_low = 0\nwmark_high = 0\n" \
+		"slab_bytes = 1M\nslab_deadline = 5ms\ndeadlock_time = 1h\n"
+#define SOON	"resume_timeout = 100ms\n"
+
+static struct hd d;
+
+static void start(const char *conf)
+{
+	hd_prepare(&d);
+	d.keeper = true;
+	hd_conf(&d, conf);
+	hd_run(&d);
+}
+
+/* @sig to the daemon; the next one serves when this returns. */
+static void restart(int sig)
+{
+	T_EQ(kill(hd_daemon_pid(&d), sig), 0);
+	hd_said(&d, " serves ");
+}
+
+static void expect_lookup(struct kvc *k, uint32_t stream, uint32_t nr, int32_t hits)
+{
+	unsigned char keys[64][KEY];
+
+	make_keys(keys, stream, 0, nr);
+	T_EQ(kvc_lookup(k, 0, keys, nr, NULL), hits);
+}
+
+/* ----------------------------------------------------------- the pool is kept */
+
+START_TEST(blocks_and_sequences_survive)
+{
+	const int sig = _i ? SIGTERM : SIGKILL;
+	uint32_t slot[8];
+	struct kvc *k;
+
+	start(POOL);
+	k = plain_client(&d, "sp", 64);
+	open_publish(k, 1, 8, 5);
+	open_extend(k, 2, 3, 700);
+	open_publish(k, 3, 4, 6);
+	T_EQ(kvc_seq_close(k, 3, 1, 0, 0), 0);
+	for (uint32_t i = 0; i < 8; i++)
+		slot[i] = (uint32_t)slot_at(k, 0, 1, i);
+	restart(sig);
+	T_EQ(kvc_reconnect(k), 1);
+	hd_check(&d);
+	/* The same slots, and in them the same bytes. */
+	for (uint32_t i = 0; i < 8; i++)
+		T_EQ(slot_at(k, 0, 1, i), slot[i]);
+	for (uint32_t i = 0; i < 3; i++)
+		T(holds(k, 0, (uint32_t)slot_at(k, 0, 2, i), 700 + i));
+	expect_lookup(k, 5, 8, 8);
+	expect_lookup(k, 6, 4, 4);	/* nobody held it */
+	/* It all goes on: longer, published, closed. */
+	T_EQ(kvc_seq_extend(k, 2, 1, 0, 2, 0, WAIT_NS, NULL), 2);
+	open_publish(k, 4, 5, 9);
+	expect_lookup(k, 9, 5, 5);
+	for (uint32_t q = 1; q <= 4; q += 1 + (q == 2))
+		T_EQ(kvc_seq_close(k, q, 1, 0, 0), 0);
+	hd_check(&d);
+	whole_pool(k, 64);
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
+START_TEST(it_survives_again_and_again)
+{
+	struct kvc *k;
+
+	start(POOL);
+	k = plain_client(&d, "sp", 64);
+	for (uint32_t i = 0; i < 4; i++) {
+		open_publish(k, i, 4, 20 + i);
+		restart(i & 1 ? SIGTERM : SIGKILL);
+		T_EQ(kvc_reconnect(k), 1);
+		hd_check(&d);
+		for (uint32_t j = 0; j <= i; j++)
+			expect_lookup(k, 20 + j, 4, 4);
+	}
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
+/* Nobody reconnects between the two: the second start continues the first's state. */
+START_TEST(a_client_that_missed_two_restarts)
+{
+	struct kvc *k;
+
+	start(POOL);
+	k = plain_client(&d, "sp", 64);
+	open_publish(k, 1, 4, 3);
+	restart(SIGKILL);
+	restart(SIGKILL);
+	T_EQ(kvc_reconnect(k), 1);
+	hd_check(&d);
+	expect_lookup(k, 3, 4, 4);
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
+START_TEST(a_new_client_finds_what_was_kept)
+{
+	struct kvc *k;
+
+	start(POOL);
+	k = plain_client(&d, "sp", 64);
+	open_publish(k, 1, 6, 3);
+	kvc_destroy(k);
+	restart(SIGKILL);
+	k = plain_client(&d, "sp", 64);
+	expect_lookup(k, 3, 6, 6);
+	hd_check(&d);
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
+/* -------------------------------------------------------------------- the tiers */
+
+#define RAM	"[ram]\nbytes = 16M\nlock = no\nhugetlb = no\n"
+
+/* Chains of four times as many blocks as HBM has. */
+static void fill_tiers(struct kvc *k)
+{
+	for (uint32_t i = 0; i < 8; i++) {
+		open_publish(k, 1, 8, 60 + i);
+		T_EQ(kvc_seq_close(k, 1, 1, 0, 0), 0);
+	}
+}
+
+static void expect_tiers(struct kvc *k)
+{
+	unsigned char keys[8][KEY];
+
+	for (uint32_t i = 0; i < 8; i++) {
+		make_keys(keys, 60 + i, 0, 8);
+		T_EQ(kvc_seq_open(k, 1, 1, keys, 8, 0, 0, 0, NULL), 8);
+		for (uint32_t j = 0; j < 8; j++)
+			T(holds(k, 0, (uint32_t)slot_at(k, 0, 1, j), ((60 + i) << 8) + j));
+		T_EQ(kvc_seq_close(k, 1, 1, 0, 0), 0);
+	}
+}
+
+START_TEST(ram_survives)
+{
+	struct kvc *k;
+
+	start(POOL RAM);
+	k = plain_client(&d, "sp", 16);
+	fill_tiers(k);
+	expect_tiers(k);
+	for (int i = 0; i < 2; i++) {
+		restart(i ? SIGTERM : SIGKILL);
+		T_EQ(kvc_reconnect(k), 1);
+		hd_check(&d);
+		expect_tiers(k);
+		hd_check(&d);
+	}
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
+START_TEST(what_was_swapped_out_comes_back)
+{
+	struct kvc *k;
+
+	start(POOL RAM);
+	k = plain_client(&d, "sp", 16);
+	open_publish(k, 2, 4, 7);
+	open_extend(k, 3, 5, 300);
+	T_EQ(kvc_seq_swap_out(k, 3, 1, 0), 5);
+	T_EQ(kvc_seq_swap_out(k, 2, 1, 0), 4);
+	restart(SIGKILL);
+	T_EQ(kvc_reconnect(k), 1);
+	hd_check(&d);
+	T_EQ(kvc_seq_extend(k, 3, 1, 0, 1, 0, WAIT_NS, NULL), -EBUSY);
+	T_EQ(kvc_seq_swap_in(k, 3, 1, WAIT_NS), 5);
+	for (uint32_t i = 0; i < 5; i++)
+		T(holds(k, 0, (uint32_t)slot_at(k, 0, 3, i), 300 + i));
+	T_EQ(kvc_seq_swap_in(k, 2, 1, WAIT_NS), 4);
+	for (uint32_t i = 0; i < 4; i++)
+		T(holds(k, 0, (uint32_t)slot_at(k, 0, 2, i), (7 << 8) + i));
+	hd_check(&d);
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
+/* With RAM that answers late: what is on its way up, or out, when the daemon dies. */
+START_TEST(moves_that_were_under_way)
+{
+	unsigned char keys[8][KEY];
+	struct kvmd_sqe *e;
+	struct kvmd_cqe c;
+	struct kvc *k;
+	uint64_t off;
+
+	start(POOL RAM "test = delay:10s\n");
+	k = plain_client(&d, "sp", 16);
+	open_publish(k, 1, 8, 60);
+	open_extend(k, 3, 4, 300);
+	/* Out: a swap that never ends. */
+	e = kvc_get_sqe(k);
+	T(e);
+	kvc_prep_swap_out(e, 3, 1, 0);
+	e->user_data = 5;
+	T(kvc_submit(k) >= 0);
+	T_EQ(kvc_nop(k), 0);
+	hd_conf(&d, POOL RAM);
+	restart(SIGKILL);
+	T_EQ(kvc_reconnect(k), 1);
+	T_EQ(take_for(k, 5).res, -ECONNRESET);
+	hd_check(&d);
+	for (uint32_t i = 0; i < 4; i++)
+		T(holds(k, 0, (uint32_t)slot_at(k, 0, 3, i), 300 + i));
+	T_EQ(kvc_seq_close(k, 1, 1, 0, 0), 0);
+	T_EQ(kvc_seq_close(k, 3, 1, 0, 0), 0);
+	/* Up: loads that never end. First something to load. */
+	fill_tiers(k);
+	hd_conf(&d, POOL RAM "test = delay:10s\n");
+	restart(SIGTERM);
+	T_EQ(kvc_reconnect(k), 1);
+	for (int i = 0; i < 8; i++) {
+		make_keys(keys, 60 + (uint32_t)i, 0, 8);
+		if (kvc_seq_open(k, 1, 1, keys, 8, 0, 0, KVC_OPEN_NO_LOAD, NULL) < 8)
+			break;
+		T_EQ(kvc_seq_close(k, 1, 1, 0, 0), 0);
+	}
+	T_EQ(kvc_seq_close(k, 1, 1, 0, 0), 0);
+	memcpy(kvc_args_alloc(k, sizeof(keys), &off), keys, sizeof(keys));
+	e = kvc_get_sqe(k);
+	T(e);
+	kvc_prep_open(e, 4, 1, off, 8, 0, 0);
+	e->flags = KVMD_OPEN_LOAD;
+	e->user_data = 6;
+	T(kvc_submit(k) >= 0);
+	c = take_for(k, 6);
+	T(c.res >= 0 && c.v0 > 0);
+	T_EQ(kvc_nop(k), 0);
+	hd_conf(&d, POOL RAM);
+	restart(SIGKILL);
+	T_EQ(kvc_reconnect(k), 1);
+	hd_check(&d);
+	/* The sequence has what was there, the rest is where it was. */
+	T_EQ(kvc_seq_close(k, 4, 1, 0, 0), 0);
+	expect_tiers(k);
+	hd_check(&d);
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
+/* -------------------------------------------------------- clients that do not come */
+
+static void holder(struct peer *me, struct hd *hd, void *arg)
+{
+	struct kvc *k = plain_client(hd, "sp", 32);
+
+	(void)arg;
+	open_publish(k, 1, 4, 8);
+	open_extend(k, 2, 8, 0);
+	say(me, 1);
+	peer_halt(me);
+}
+
+START_TEST(a_client_that_died_meanwhile)
+{
+	struct kvc *k;
+	struct peer p;
+	pid_t pid;
+
+	start(POOL);
+	k = plain_client(&d, "sp", 32);
+	open_extend(k, 1, 2, 50);
+	peer_start(&p, &d, holder, NULL);
+	T_EQ(hear(&p), 1);
+	pid = hd_daemon_pid(&d);
+	T_EQ(kill(pid, SIGSTOP), 0);
+	peer_kill(&p);
+	T_EQ(kill(pid, SIGKILL), 0);
+	hd_said(&d, " serves ");
+	T_EQ(kvc_reconnect(k), 1);
+	/* What it published stays, what it had for itself comes back. */
+	expect_lookup(k, 8, 4, 4);
+	T(holds(k, 0, (uint32_t)slot_at(k, 0, 1, 0), 50));
+	T_EQ(kvc_seq_close(k, 1, 1, 0, 0), 0);
+	whole_pool(k, 32);
+	hd_check(&d);
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
+START_TEST(a_client_that_lives_but_stays_away)
+{
+	struct kvc *k;
+	struct peer p;
+
+	start(POOL SOON);
+	k = plain_client(&d, "sp", 32);
+	peer_start(&p, &d, holder, NULL);
+	T_EQ(hear(&p), 1);
+	restart(SIGKILL);
+	T_EQ(kvc_reconnect(k), 1);
+	hd_said(&d, "ended");		/* after resume_timeout */
+	hd_check(&d);
+	/* Its memory is its own until it is gone. */
+	T_EQ(kvc_seq_open(k, 5, 1, NULL, 0, 0, 0, 0, NULL), 0);
+	T_EQ(kvc_seq_extend(k, 5, 1, 0, 25, KVMD_EXTEND_NOWAIT, 0, NULL), -EAGAIN);
+	T_EQ(kvc_seq_extend(k, 5, 1, 0, 20, KVMD_EXTEND_NOWAIT, 0, NULL), 20);
+	T_EQ(kvc_seq_close(k, 5, 1, 0, 0), 0);
+	peer_kill(&p);
+	whole_pool(k, 32);
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
+START_TEST(who_comes_too_late_gets_a_new_session)
+{
+	struct kvc *k;
+
+	start(POOL SOON);
+	k = plain_client(&d, "sp", 32);
+	open_publish(k, 1, 4, 8);
+	restart(SIGKILL);
+	hd_said(&d, "ended");
+	T_EQ(kvc_reconnect(k), 0);
+	expect_lookup(k, 8, 4, 4);
+	hd_check(&d);
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
+/* ------------------------------------------------------------------ the barrier */
+
+/* A block that nobody leases may still be read by a step that was under way. */
+START_TEST(nothing_leaves_while_a_step_is_under_way)
+{
+	struct kvc *k;
+
+	start(POOL);
+	k = plain_client(&d, "sp", 16);
+	open_publish(k, 1, 10, 8);
+	kvc_step_submit(k, 1);
+	T_EQ(kvc_seq_close(k, 1, 1, 0, 0), 0);
+	restart(SIGKILL);
+	T_EQ(kvc_reconnect(k), 1);
+	T_EQ(kvc_seq_open(k, 2, 1, NULL, 0, 0, 0, 0, NULL), 0);
+	T_EQ(kvc_seq_extend(k, 2, 1, 0, 6, KVMD_EXTEND_NOWAIT, 0, NULL), 6);
+	T_EQ(kvc_seq_extend(k, 2, 1, 0, 1, KVMD_EXTEND_NOWAIT, 0, NULL), -EAGAIN);
+	expect_lookup(k, 8, 10, 10);
+	kvc_step_complete(k, 0, 1);
+	T_EQ(kvc_seq_extend(k, 2, 1, 0, 10, 0, WAIT_NS, NULL), 10);
+	expect_lookup(k, 8, 10, 0);
+	hd_check(&d);
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
+/* A close that waited for its step is finished by the daemon that came after. */
+START_TEST(a_close_that_waits_for_its_step)
+{
+	struct kvmd_sqe *e;
+	struct kvmd_cqe c;
+	struct kvc *k;
+
+	start(POOL);
+	k = plain_client(&d, "sp", 16);
+	open_extend(k, 1, 16, 0);
+	kvc_step_submit(k, 3);
+	e = kvc_get_sqe(k);
+	T(e);
+	kvc_prep_close(e, 1, 1, 3, 0);
+	e->user_data = 77;
+	T(kvc_submit(k) >= 0);
+	T_EQ(kvc_nop(k), 0);
+	restart(SIGKILL);
+	T_EQ(kvc_reconnect(k), 1);
+	c = take_for(k, 77);
+	T_EQ(c.res, -ECONNRESET);
+	kvc_step_complete(k, 0, 3);
+	/* Its close may have been begun or not: asked for again, it ends. */
+	c.res = kvc_seq_close(k, 1, 1, 3, 0);
+	T(c.res == 0 || c.res == -ENOENT);
+	whole_pool(k, 16);
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
+/* ----------------------------------------------------------------- in the middle */
+
+/* Killed while it restores, at each point: every start goes on from the same state. */
+START_TEST(killed_while_it_restores)
+{
+	char conf[512];
+	struct kvc *k;
+
+	start(POOL);
+	k = plain_client(&d, "sp", 64);
+	open_publish(k, 1, 8, 5);
+	open_extend(k, 2, 3, 700);
+	/* Records that are written anew, the scan, the index, the sessions. */
+	snprintf(conf, sizeof(conf), POOL "fault = crash-keep:nth=%d\n", _i + 1);
+	hd_conf(&d, conf);
+	T_EQ(kill(hd_daemon_pid(&d), SIGKILL), 0);
+	hd_said(&d, "starting it again");	/* the one that was killed */
+	hd_said(&d, "starting it again");	/* the one that died restoring */
+	hd_said(&d, "starting it again");	/* and once more */
+	hd_conf(&d, POOL);
+	hd_said(&d, " serves ");
+	T_EQ(kvc_reconnect(k), 1);
+	hd_check(&d);
+	expect_lookup(k, 5, 8, 8);
+	for (uint32_t i = 0; i < 3; i++)
+		T(holds(k, 0, (uint32_t)slot_at(k, 0, 2, i), 700 + i));
+	T_EQ(kvc_seq_close(k, 1, 1, 0, 0), 0);
+	T_EQ(kvc_seq_close(k, 2, 1, 0, 0), 0);
+	whole_pool(k, 64);
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
+/* ------------------------------------------------------------ what cannot be used */
+
+/* Open the kept block array of a daemon that stands still, by its name under /proc. */
+static int kept_fd(pid_t pid, const char *name)
+{
+	char path[64], target[256];
+
+	for (int i = 3; i < 256; i++) {
+		ssize_t n;
+
+		snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)pid, i);
+		n = readlink(path, target, sizeof(target) - 1);
+		if (n <= 0)
+			continue;
+		target[n] = 0;
+		if (strstr(target, name))
+			return open(path, O_RDWR | O_CLOEXEC);
+	}
+	return -1;
+}
+
+/* @change what is kept, then kill: the daemon after it says @why and begins anew. */
+static void expect_cold(const char *memfd, off_t at, uint32_t value, const char *why)
+{
+	struct kvc *k;
+	pid_t pid;
+	int fd;
+
+	start(POOL);
+	k = plain_client(&d, "sp", 16);
+	open_publish(k, 1, 8, 5);
+	pid = hd_daemon_pid(&d);
+	fd = kept_fd(pid, memfd);
+	T(fd >= 0);
+	T_EQ(pwrite(fd, &value, sizeof(value), at), sizeof(value));
+	close(fd);
+	T_EQ(kill(pid, SIGKILL), 0);
+	hd_said(&d, why);
+	hd_said(&d, " serves ");
+	T_EQ(kvc_reconnect(k), 0);
+	expect_lookup(k, 5, 8, 0);
+	hd_check(&d);
+	whole_pool(k, 16);
+	/* What was not used is not kept either: the next restart is warm again. */
+	open_publish(k, 2, 4, 9);
+	restart(SIGKILL);
+	T_EQ(kvc_reconnect(k), 1);
+	expect_lookup(k, 9, 4, 4);
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+
+START_TEST(a_block_array_of_another_version)
+{
+	expect_cold("kvmd-blocks", 8, 99, "version 99");
+}
+END_TEST
+
+START_TEST(a_state_of_another_version)
+{
+	expect_cold("kvmd-state", 8, 98, "version 98");
+}
+END_TEST
+
+START_TEST(a_state_of_another_build)
+{
+	expect_cold("kvmd-state", 16, 104, "another build");
+}
+END_TEST
+
+/*
+ * Bits of the array are flipped at random while nobody looks: whatever the next
+ * daemon makes of it, its invariants hold and it serves. Only a state or a slot
+ * that changed into another possible one cannot be told from a true one: in every
+ * second round these are spared, and no byte may be wrong.
+ */
+static void flip(int fd, uint64_t *seed, bool spare)
+{
+	uint64_t at;
+	unsigned char b;
+
+	do {
+		at = test_random(seed) % 96;
+	} while (spare && (at == 39 || (at >= 44 && at < 48)));
+	at += 96 * (1 + test_random(seed) % 40);
+	T_EQ(pread(fd, &b, 1, (off_t)at), 1);
+	b ^= (unsigned char)(1u << test_random(seed) % 8);
+	T_EQ(pwrite(fd, &b, 1, (off_t)at), 1);
+}
+
+static void damaged_one(struct peer *me, struct hd *hd, void *arg)
+{
+	struct kvc *k = plain_client(hd, "sp", 64);
+
+	(void)arg;
+	for (uint32_t i = 0; i < 4; i++)
+		open_publish(k, i, 8, 40 + i);
+	open_extend(k, 7, 6, 900);
+	say(me, 1);
+	hear(me);
+	T(kvc_reconnect(k) >= 0);
+	say(me, 2);
+	peer_halt(me);
+}
+
+/* What is found of chain @stream. */
+static void look_at(struct kvc *k, uint32_t stream, bool bytes)
+{
+	unsigned char keys[8][KEY];
+	int32_t nr;
+
+	make_keys(keys, stream, 0, 8);
+	nr = kvc_seq_open(k, 1, 1, keys, 8, 0, 0, 0, NULL);
+	T(nr >= 0);
+	for (int32_t j = 0; bytes && j < nr; j++)
+		T(holds(k, 0, (uint32_t)slot_at(k, 0, 1, (uint32_t)j),
+			(stream << 8) + (uint64_t)j));
+	T_EQ(kvc_seq_close(k, 1, 1, 0, 0), 0);
+}
+
+START_TEST(a_damaged_block_array)
+{
+	uint64_t seed = test_seed();
+
+	for (int round = 0; round < 12; round++) {
+		struct peer p;
+		struct kvc *k;
+		pid_t pid;
+		int fd;
+
+		start(POOL);
+		peer_start(&p, &d, damaged_one, NULL);
+		T_EQ(hear(&p), 1);
+		pid = hd_daemon_pid(&d);
+		fd = kept_fd(pid, "kvmd-blocks");
+		T(fd >= 0);
+		T_EQ(kill(pid, SIGSTOP), 0);
+		for (int i = 0; i < 1 + round * 4; i++)
+			flip(fd, &seed, round & 1);
+		close(fd);
+		T_EQ(kill(pid, SIGKILL), 0);
+		hd_said(&d, " serves ");
+		hd_check(&d);
+		k = plain_client(&d, "sp", 64);
+		for (uint32_t i = 0; i < 4; i++)
+			look_at(k, 40 + i, round & 1);
+		say(&p, 1);
+		T_EQ(hear(&p), 2);
+		hd_check(&d);
+		peer_kill(&p);
+		if (round & 1)
+			whole_pool(k, 64);
+		kvc_destroy(k);
+		hd_stop(&d);
+	}
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("restart");
+	TCase *t = tcase_create("restart");
+	SRunner *r;
+	int failed;
+
+	suite_add_tcase(s, t);
+	tcase_set_timeout(t, 120);
+	tcase_add_loop_test(t, blocks_and_sequences_survive, 0, 2);
+	tcase_add_test(t, it_survives_again_and_again);
+	tcase_add_test(t, a_client_that_missed_two_restarts);
+	tcase_add_test(t, a_new_client_finds_what_was_kept);
+	tcase_add_test(t, ram_survives);
+	tcase_add_test(t, what_was_swapped_out_comes_back);
+	tcase_add_test(t, moves_that_were_under_way);
+	tcase_add_test(t, a_client_that_died_meanwhile);
+	tcase_add_test(t, a_client_that_lives_but_stays_away);
+	tcase_add_test(t, who_comes_too_late_gets_a_new_session);
+	tcase_add_test(t, nothing_leaves_while_a_step_is_under_way);
+	tcase_add_test(t, a_close_that_waits_for_its_step);
+	tcase_add_loop_test(t, killed_while_it_restores, 0, 8);
+	tcase_add_test(t, a_block_array_of_another_version);
+	tcase_add_test(t, a_state_of_another_version);
+	tcase_add_test(t, a_state_of_another_build);
+	tcase_add_test(t, a_damaged_block_array);
+	r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed != 0;
+}

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * tier_daemon.c - the tiers behind a whole daemon: a client, rings, reclaim.
+ *
+ * A daemon per block size: little HBM and RAM, a disk that was written once from
+ * end to end. What it moved is told by its own counters, over the time of the
+ * slice. For NOP round trips another one, whose core thread spins alone on the
+ * server's processor while its workers, and all clients, share the other one.
+ */
+#include <dirent.h>
+#include <sched.h>
+#include <time.h>
+
+#include "tools/kvbench/tier_traffic.h"
+
+#define NOP_GAP_NS	200000
+#define MAX_NOPS	65536u
+#define WRITERS		4u		/* sequences that write while NOPs are timed */
+#define LOOK_NS		2000000ull	/* between two looks at the daemon's counters */
+
+/* A daemon and its client. */
+struct load {
+	struct kvmd_proc p;
+	struct traffic t;
+	uint64_t looked_ns;		/* at its counters */
+	double stored;			/* then */
+	unsigned may_write;		/* sequences, as of then */
+};
+
+static struct load at[NR_SIZES], nop;
+static struct kvc *nop_client;
+static double rtt[MAX_NOPS];
+
+/* ------------------------------------------------------------------- set-up */
+
+static uint64_t hbm_bytes(void)
+{
+	return tier_amounts.mem_bytes / 8;
+}
+
+static void daemon_start(struct kvmd_proc *p, const char *name, uint64_t block, const char *spin)
+{
+	const unsigned long long hbm = hbm_bytes(), disk = tier_amounts.file_bytes;
+	struct kvmd_opts o = {
+		.name = name, .plane_bytes = block, .spin = spin, .anywhere = true,
+		.blocks = hbm / block,
+	};
+	char conf[6000];
+
+	snprintf(conf, sizeof(conf),
+		 "[pool]\nblocks = %llu\nalloc_timeout = 30s\nslab_bytes = 64M\n"
+		 "[device host]\nkind = host\nbytes = %llu\n"
+		 "[ram]\nbytes = %llu\n"
+		 "[disk]\npath = %s\nbytes = %llu\nadmission = 1\nscrub_rate = 0\n",
+		 (hbm * 4 + disk * 2) / block, hbm + (64ull << 20), hbm,
+		 tier_path(name), disk);
+	o.conf = conf;
+	kvmd_start(p, &o);
+	p->client_sleeps = true;
+}
+
+static double counter(struct kvmd_proc *p, const char *name)
+{
+	double v;
+
+	if (kvmd_status(p, name, &v)) {
+		kvmd_show_log(p);
+		kvb_die("%s: no %s in the daemon's status, or no daemon", p->name, name);
+	}
+	return v;
+}
+
+/*
+ * How many sequences may write now. Blocks published faster than the disk takes
+ * them would be dropped, which costs copies and shows nothing: all may while HBM
+ * and half of RAM have room for blocks that the disk does not have yet. Above
+ * that one may when the disk has stood still since the last look, for blocks
+ * leave only when others come.
+ */
+static unsigned may_write(struct load *l)
+{
+	static const char *const keys[] = {
+		"blocks_published", "blocks_stored", "blocks_dropped_ram", "blocks_evicted",
+		"blocks_sunk_ram",
+	};
+	const uint64_t now = time_ns();
+	double v[ARRAY_SIZE(keys)], under_way;
+
+	if (now - l->looked_ns < LOOK_NS)
+		return l->may_write;
+	l->looked_ns = now;
+	if (kvmd_statuses(&l->p, keys, v, ARRAY_SIZE(keys))) {
+		kvmd_show_log(&l->p);
+		kvb_die("%s: no counters in the daemon's status, or no daemon", l->p.name);
+	}
+	under_way = v[0] - v[1] - v[2] - (v[3] - v[4]);
+	if (under_way * (double)l->t.block < (double)(hbm_bytes() + hbm_bytes() / 2))
+		l->may_write = TRAFFIC_SEQS;
+	else
+		l->may_write = v[1] <= l->stored;
+	l->stored = v[1];
+	return l->may_write;
+}
+
+/* Writers and readers for @for_ns; bytes a second of counter @name. */
+static double drive(struct load *l, unsigned writers, unsigned readers, const char *name,
+		    uint64_t for_ns)
+{
+	double before = counter(&l->p, name), after;
+	uint64_t start;
+
+	for (start = time_ns(); time_ns() - start < for_ns;)
+		if (!traffic_pump(&l->t, writers ? min(writers, may_write(l)) : 0, readers))
+			traffic_wait(&l->t);
+	after = counter(&l->p, name);
+	return (after - before) * 1e9 / (double)(time_ns() - start);
+}
+
+/* Write until the disk got @bytes. */
+static void write_some(struct load *l, uint64_t bytes)
+{
+	const uint64_t until = time_ns() + 60000000000ull;
+	const double want = counter(&l->p, "bytes_stored") + (double)bytes;
+
+	while (counter(&l->p, "bytes_stored") < want) {
+		drive(l, TRAFFIC_SEQS, 0, "bytes_stored", 50000000);
+		if (time_ns() > until) {
+			kvmd_show_log(&l->p);
+			kvb_die("%s: the daemon writes nothing to its disk", l->p.name);
+		}
+	}
+	traffic_drain(&l->t);
+}
+
+/* Chains that are on disk and, read round and round, in nothing above it. */
+static void choose_chains(struct load *l)
+{
+	const uint64_t above = hbm_bytes() * 2 / TRAFFIC_CHAIN;
+	const uint64_t nr = tier_amounts.file_bytes / 2 / TRAFFIC_CHAIN;
+
+	write_some(l, (nr + above / 2) * TRAFFIC_CHAIN);
+	l->t.read_end = l->t.nr_chains - above;
+	l->t.read_first = l->t.read_end - nr;
+}
+
+static void load_start(struct load *l, const char *name, uint64_t block, const char *spin)
+{
+	daemon_start(&l->p, name, block, spin);
+	traffic_init(&l->t, &l->p, block, hbm_bytes() / block);
+	/* Once from end to end, and its memory once. */
+	write_some(l, tier_amounts.file_bytes * 5 / 4);
+}
+
+void tier_daemon_setup(void)
+{
+	static const char *const name[NR_SIZES] = { "d256k", "d512k", "d2m" };
+
+	for (unsigned i = 0; i < NR_SIZES; i++)
+		load_start(&at[i], name[i], tier_size[i], NULL);
+}
+
+/* --------------------------------------------------------------- throughput */
+
+double tier_daemon_rate(unsigned size, bool write)
+{
+	const char *name = write ? "bytes_stored" : "bytes_fetched";
+	unsigned writers = write ? TRAFFIC_SEQS : 0, readers = TRAFFIC_SEQS - writers;
+	struct load *l = &at[size];
+	double v;
+
+	if (!write)
+		choose_chains(l);
+	drive(l, writers, readers, name, tier_amounts.slice_ns / 4);	/* runs in */
+	v = drive(l, writers, readers, name, tier_amounts.slice_ns);
+	traffic_drain(&l->t);
+	return v;
+}
+
+/* -------------------------------------------------------------------- NOPs */
+
+/* The core thread on the server's processor, all others on the client's. */
+static void place_threads(pid_t pid)
+{
+	char path[64];
+	struct dirent *e;
+	cpu_set_t core, rest;
+	DIR *d;
+
+	cpu_server();
+	sched_getaffinity(0, sizeof(core), &core);
+	cpu_client();
+	sched_getaffinity(0, sizeof(rest), &rest);
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	d = opendir(path);
+	while (d && (e = readdir(d))) {
+		pid_t tid = (pid_t)atoi(e->d_name);
+
+		if (tid > 0)
+			sched_setaffinity(tid, sizeof(core), tid == pid ? &core : &rest);
+	}
+	if (d)
+		closedir(d);
+}
+
+static void nop_start(void)
+{
+	load_start(&nop, "dnop", tier_size[1], "1s");
+	nop.p.client_sleeps = false;
+	nop_client = client_open(&nop.p, 0, 4);
+	place_threads(nop.p.pid);
+}
+
+static double p99(double *v, unsigned n)
+{
+	kvb_median(v, n);	/* sorts */
+	return v[n - 1 - n / 100];
+}
+
+/*
+ * NOPs at a steady gap; between them the traffic goes on. Readers are not slowed
+ * down by writers that take what they read: those chains are the older half.
+ */
+static double nops(bool traffic)
+{
+	const struct timespec nap = { .tv_nsec = NOP_GAP_NS };
+	const uint64_t start = time_ns();
+	unsigned n = 0;
+
+	while (time_ns() - start < tier_amounts.slice_ns * 2 && n < MAX_NOPS) {
+		uint64_t t0;
+
+		if (traffic)
+			traffic_pump(&nop.t, min(WRITERS, may_write(&nop)),
+				     TRAFFIC_SEQS - WRITERS);
+		nanosleep(&nap, NULL);
+		t0 = ticks();
+		kvc_prep_nop(kvc_get_sqe(nop_client));
+		client_wait(nop_client, NULL);
+		rtt[n++] = (double)(ticks() - t0 - tick_cost) * tick_ns;
+	}
+	return p99(rtt, n);
+}
+
+void tier_nop_round(void)
+{
+	double quiet, loaded, moved;
+	uint64_t start;
+
+	if (!nop.p.pid)
+		nop_start();
+	cpu_client();
+	kvmd_go(&nop.p);
+	choose_chains(&nop);
+	quiet = nops(false);
+	drive(&nop, WRITERS, TRAFFIC_SEQS - WRITERS, "bytes_stored",
+	      tier_amounts.slice_ns / 4);
+	moved = counter(&nop.p, "bytes_stored") + counter(&nop.p, "bytes_fetched");
+	start = time_ns();
+	loaded = nops(true);
+	moved = counter(&nop.p, "bytes_stored") + counter(&nop.p, "bytes_fetched") - moved;
+	row_add(ROW_NOP_TIER, quiet, loaded);
+	row_add(ROW_NOP_TRAFFIC, 0, moved / (double)(time_ns() - start));
+	traffic_drain(&nop.t);
+	kvmd_pause(&nop.p);
+}
