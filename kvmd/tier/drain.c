@@ -74,13 +74,17 @@ static bool has_blocks(const struct pool *p)
 
 bool tiers_drain_disk(struct tiers *t)
 {
+	bool did;
+
 	if (!t->disk || !t->disk->draining || !has_blocks(t->pool))
 		return false;
 	if (t->now_ns < t->drain_ns) {
 		t->retry_ns = t->drain_ns;
 		return false;
 	}
-	if (evict_some(t) | free_copies(t)) {
+	did = evict_some(t);
+	did |= free_copies(t);
+	if (did) {
 		t->drain_quiet = 0;
 		return true;
 	}

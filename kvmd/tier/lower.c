@@ -19,6 +19,7 @@
 #define OUT_TURN	64	/* blocks of ram_out looked at in a turn */
 #define OUT_MAX		512	/* blocks that wait for their store to leave RAM */
 #define AHEAD_TURN	32	/* blocks looked at for storing ahead */
+#define FULL_NS		100000000ull	/* between two tries to store ahead on a full disk */
 #define DUP_TURN	512	/* records looked at for second copies */
 #define DRAIN_RETRY_NS	20000000ull /* what RAM should give back is held: look again then */
 #define RAM_LOW		950	/* permille in use: from there on RAM is cleared ahead */
@@ -61,6 +62,29 @@ void tiers_pump_clean(struct tiers *t, struct gpool *gp)
 	}
 }
 
+/* Is @b's parent in HBM, or can it be again, since it and those above it have not left yet? */
+static bool may_stay(const struct tiers *t, const struct block *b)
+{
+	while (b->parent) {
+		b = pool_block(t->pool, b->parent);
+		if (!b->slot)
+			return false;
+		if (b->state != BLK_EVICTING)
+			break;
+	}
+	return true;
+}
+
+/* @b stays in HBM, and with it the parents that were to follow it. */
+static void stay(struct tiers *t, struct gpool *gp, struct block *b)
+{
+	do {
+		index_revive(t->ix, gp, b);
+		index_idle(t->ix, gp, b);
+		b = pool_block(t->pool, b->parent);
+	} while (b->state == BLK_EVICTING);	/* record 0 is free */
+}
+
 /* The head of the out queue has no copy below and will get none. */
 static bool drop_or_keep(struct tiers *t, struct gpool *gp, struct block *b)
 {
@@ -77,8 +101,8 @@ static bool drop_or_keep(struct tiers *t, struct gpool *gp, struct block *b)
 		return true;
 	}
 	/* What hangs from it below would be lost: it stays, and comes again later. */
-	if (b->parent && !pool_block(t->pool, b->parent)->slot) {
-		/* Its parent went before it: it has to follow, when RAM has room. */
+	if (!may_stay(t, b)) {
+		/* A parent went before it: it has to follow, when RAM has room. */
 		if (gp->out_next == gp->out.head)
 			gp->out_next = b->next;
 		blklist_del(t->pool->blk, &gp->out, b);
@@ -87,8 +111,7 @@ static bool drop_or_keep(struct tiers *t, struct gpool *gp, struct block *b)
 			gp->out_next = pool_id(t->pool, b);
 		return false;
 	}
-	index_revive(t->ix, gp, b);
-	index_idle(t->ix, gp, b);
+	stay(t, gp, b);
 	return false;
 }
 
@@ -365,14 +388,19 @@ static bool store_ahead(struct tiers *t)
 {
 	bool did = false;
 
-	if (!disk_takes(t) || t->fetch.inflight || t->load_q.nr)
+	if (!disk_takes(t) || t->fetch.inflight || t->load_q.nr || t->now_ns < t->ahead_ns)
 		return false;
 	for (uint32_t i = 0; i < AHEAD_TURN && t->arrived_head != t->arrived_tail; i++) {
 		uint64_t it = t->arrived[t->arrived_head % NR_ARRIVED];
 		struct block *b = pool_block(t->pool, (uint32_t)it);
+		int err = 0;
 
-		if (b->gen == (uint32_t)(it >> 32) && b->state == BLK_SEALED && b->ram && !b->disk &&
-		    admitted(t, b) && store_chain(t, pool_gpool(t->pool, b), b) == -EAGAIN)
+		if (b->gen == (uint32_t)(it >> 32) && b->state == BLK_SEALED && b->ram &&
+		    !b->disk && admitted(t, b))
+			err = store_chain(t, pool_gpool(t->pool, b), b);
+		if (err == -ENOSPC)
+			t->ahead_ns = t->now_ns + FULL_NS;	/* recovering, or full: later */
+		if (err == -EAGAIN || err == -ENOSPC)
 			break;
 		t->arrived_head++;
 		did = true;

@@ -147,10 +147,10 @@ bool tiers_turn(struct tiers *t, uint64_t now_ns)
 	if (!t->load_q.nr || t->load_q.nr < t->ix->ram_out.nr)
 		pump_cleans(t);
 	did |= tiers_lower_turn(t);
-	if (t->load_q.nr || t->ix->ram_out.nr ||
-	    (t->arrived_head != t->arrived_tail && t->disk && !t->disk->broken) ||
-	    t->prefetch_head != t->prefetch_tail)
+	if (t->load_q.nr || t->ix->ram_out.nr || t->prefetch_head != t->prefetch_tail)
 		t->retry_ns = now_ns + RETRY_NS;
+	else if (t->arrived_head != t->arrived_tail && t->disk && !t->disk->broken)
+		t->retry_ns = max(now_ns + RETRY_NS, t->ahead_ns);
 	return did;
 }
 

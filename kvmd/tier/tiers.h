@@ -96,6 +96,7 @@ struct tiers {
 	uint32_t prefetch_head, prefetch_tail;
 	uint64_t arrived[NR_ARRIVED];	/* ring: blocks that came to RAM, to be stored ahead */
 	uint32_t arrived_head, arrived_tail;
+	uint64_t ahead_ns;		/* nothing is stored ahead before then */
 	struct rate out, in, fetch, store;
 	uint64_t nr_done;		/* loads and swaps that ended; sequences look when it changes */
 	bool freed;			/* HBM or RAM got free, or a clean ended: reclaim looks */

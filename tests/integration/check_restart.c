@@ -7,6 +7,7 @@
  * be where it was, and what nobody has any more must come back to the pool.
  */
 #include "tests/harness.h"
+#include "tests/raw.h"
 
 #include <check.h>
 #include <errno.h>
@@ -322,12 +323,11 @@ START_TEST(a_client_that_lives_but_stays_away)
 	struct peer p;
 
 	start(POOL SOON);
-	k = plain_client(&d, "sp", 32);
 	peer_start(&p, &d, holder, NULL);
 	T_EQ(hear(&p), 1);
 	restart(SIGKILL);
-	T_EQ(kvc_reconnect(k), 1);
 	hd_said(&d, "ended");		/* after resume_timeout */
+	k = plain_client(&d, "sp", 32);
 	hd_check(&d);
 	/* Its memory is its own until it is gone. */
 	T_EQ(kvc_seq_open(k, 5, 1, NULL, 0, 0, 0, 0, NULL), 0);
@@ -353,6 +353,126 @@ START_TEST(who_comes_too_late_gets_a_new_session)
 	T_EQ(kvc_reconnect(k), 0);
 	expect_lookup(k, 8, 4, 4);
 	hd_check(&d);
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
+/* ------------------------------------------------------------------- who it is */
+
+struct told {
+	uint32_t session;
+	uint64_t token;
+	uint8_t boot_id[16];
+};
+
+/* A session of its own; what RESUME asks of it goes to the test. */
+static void teller(struct peer *me, struct hd *hd, void *arg)
+{
+	struct told t = { 0 };
+	struct raw r;
+
+	(void)arg;
+	raw_open(&r, hd, "sp", 32);
+	t.session = r.hello.session;
+	t.token = r.hello.group_token;
+	memcpy(t.boot_id, r.hello.boot_id, sizeof(t.boot_id));
+	T_EQ(write(me->to, &t, sizeof(t)), sizeof(t));
+	peer_halt(me);
+}
+
+static void resume_as(const struct told *t, int err)
+{
+	struct kvmd_resume m = {
+		.h = { .type = KVMD_MSG_RESUME, .bytes = sizeof(m) },
+		.version = KVMD_WIRE_VERSION, .session = t->session, .group_token = t->token,
+	};
+	struct kvmd_resume_reply reply;
+	struct raw r;
+
+	memcpy(m.boot_id, t->boot_id, sizeof(m.boot_id));
+	raw_connect(&r, &d);
+	raw_send(&r, &m, sizeof(m));
+	raw_recv(&r, KVMD_MSG_RESUME_REPLY, &reply, sizeof(reply));
+	T_EQ(reply.h.err, err);
+	T(!err || reply.text[0]);
+	raw_close(&r);
+}
+
+START_TEST(only_the_same_process_may_resume)
+{
+	struct told t, other;
+	struct peer p;
+
+	start(POOL);
+	peer_start(&p, &d, teller, NULL);
+	T_EQ(read(p.from, &t, sizeof(t)), sizeof(t));
+	resume_as(&t, -ESTALE);		/* of the daemon that is still there */
+	restart(SIGKILL);
+	other = t;
+	other.token ^= 1;
+	resume_as(&other, -ESTALE);
+	other = t;
+	other.boot_id[0] ^= 1;
+	resume_as(&other, -ESTALE);
+	other = t;
+	other.session++;
+	resume_as(&other, -ESTALE);
+	resume_as(&t, -EACCES);		/* all of it is right, but we are not that process */
+	hd_check(&d);
+	peer_kill(&p);
+	hd_said(&d, "ended");
+	resume_as(&t, -ESTALE);
+	hd_stop(&d);
+}
+END_TEST
+
+static void rank_one(struct peer *me, struct hd *hd, void *arg)
+{
+	uint64_t token = hear(me);
+	struct kvc_opts o;
+	struct kvc *k;
+
+	(void)arg;
+	opts_for(hd, &o);
+	T_EQ(kvc_join(&o, token, 1, &k), 0);
+	say(me, 1);
+	hear(me);
+	T_EQ(kvc_reconnect(k), 1);
+	say(me, 2);
+	hear(me);
+	T_EQ(kvc_poll(k), 0);
+	kvc_destroy(k);
+}
+
+START_TEST(ranks_come_back_in_any_order)
+{
+	struct kvc_space s;
+	struct kvc_opts o;
+	struct kvc *k;
+	struct peer p;
+
+	start(POOL);
+	peer_start(&p, &d, rank_one, NULL);
+	plain_space(&s, "sp", 32);
+	opts_for(&d, &o);
+	o.nr_ranks = o.nr_lanes = 2;
+	k = client_opts(&d, &s, &o);
+	say(&p, kvc_group_token(k));
+	T_EQ(hear(&p), 1);
+	open_publish(k, 1, 4, 5);
+	restart(SIGKILL);
+	say(&p, 0);		/* rank 1 may be first: it is told to come again */
+	T_EQ(kvc_reconnect(k), 1);
+	T_EQ(hear(&p), 2);
+	expect_lookup(k, 5, 4, 4);
+	/* Its lane counts as before. */
+	kvc_step_submit(k, 1);
+	kvc_step_complete(k, 0, 1);
+	T_EQ(kvc_seq_extend(k, 1, 1, 0, 2, 0, WAIT_NS, NULL), 2);
+	hd_check(&d);
+	say(&p, 0);
+	peer_end(&p);
 	kvc_destroy(k);
 	hd_stop(&d);
 }
@@ -627,6 +747,8 @@ int main(void)
 	tcase_add_test(t, a_client_that_died_meanwhile);
 	tcase_add_test(t, a_client_that_lives_but_stays_away);
 	tcase_add_test(t, who_comes_too_late_gets_a_new_session);
+	tcase_add_test(t, only_the_same_process_may_resume);
+	tcase_add_test(t, ranks_come_back_in_any_order);
 	tcase_add_test(t, nothing_leaves_while_a_step_is_under_way);
 	tcase_add_test(t, a_close_that_waits_for_its_step);
 	tcase_add_loop_test(t, killed_while_it_restores, 0, 8);
