@@ -119,7 +119,8 @@ for verb in gen info replay; do
 	done < <("$O/kvtrace" $verb --help | help_options)
 done
 grep -oE 'json_[a-z0-9]+\(j, "[a-z0-9_]+"|json_[a-z0-9]+\(&j, "[a-z0-9_]+"' \
-	tools/kvtrace/replay_report.c | cut -d'"' -f2 | sort -u | need kvtrace.1 'JSON key'
+	tools/kvtrace/replay_report.c tools/kvtrace/replay_tiers.c | cut -d'"' -f2 | sort -u |
+	need kvtrace.1 'JSON key'
 part "kvtrace"
 
 while read -r opt; do

@@ -54,6 +54,16 @@ void attrib_loaded(struct session *s, struct seq *q, uint32_t first, uint32_t nr
 	stat_sub(TOKENS_PENDING, ram + disk);
 }
 
+void attrib_restore(const struct seqtab *st)
+{
+	for (uint32_t i = 0; i < st->max_seqs; i++) {
+		if (st->seq[i].state == SEQ_FREE)
+			continue;
+		stat_add(TOKENS_ASKED, st->seq[i].tokens_asked);
+		stat_add(TOKENS_PENDING, st->seq[i].tokens_asked);
+	}
+}
+
 static void count_reason(uint8_t miss, uint32_t n)
 {
 	switch (miss) {

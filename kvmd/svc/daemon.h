@@ -454,6 +454,8 @@ void attrib_merged(struct session *s, struct seq *q, uint32_t pos);
 /* Positions @first .. @first+@nr-1 of group 0 arrived from below. */
 void attrib_loaded(struct session *s, struct seq *q, uint32_t first, uint32_t nr);
 void attrib_close(struct session *s, struct seq *q);
+/* Of a former daemon: what it had not attributed yet was asked of this one. */
+void attrib_restore(const struct seqtab *st);
 
 /* op_open.c: why @key is not there, with what is being published: enum kvmd_miss. */
 uint32_t miss_reason(const struct daemon *d, const struct space *sp, uint32_t g,

@@ -19,10 +19,15 @@ static bool copy_valid(const struct keep_mark *m, size_t copy_bytes)
 	return m->nr && m->sum == copy_sum(m, copy_bytes);
 }
 
+static struct keep_mark *other_copy(void *record, size_t copy_bytes)
+{
+	return (struct keep_mark *)(void *)((char *)record + copy_bytes);
+}
+
 /* Of two valid copies the one written last; NULL: neither is valid. */
 static struct keep_mark *newest(void *record, size_t copy_bytes)
 {
-	struct keep_mark *a = record, *b = (struct keep_mark *)(void *)((char *)record + copy_bytes);
+	struct keep_mark *a = record, *b = other_copy(record, copy_bytes);
 	bool a_ok = copy_valid(a, copy_bytes), b_ok = copy_valid(b, copy_bytes);
 
 	if (a_ok && b_ok)
@@ -42,7 +47,7 @@ const void *keep_read(const void *record, size_t copy_bytes, bool *ret_torn)
 
 void keep_write(void *record, size_t copy_bytes, const void *v, size_t bytes)
 {
-	struct keep_mark *a = record, *b = (struct keep_mark *)(void *)((char *)record + copy_bytes);
+	struct keep_mark *a = record, *b = other_copy(record, copy_bytes);
 	struct keep_mark *last = newest(record, copy_bytes), *m = last == a ? b : a;
 	uint32_t nr = last ? last->nr + 1 : 1;
 

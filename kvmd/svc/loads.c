@@ -29,6 +29,22 @@ static void list_loading(struct session *s, uint32_t sq)
 	q->load_ns = q->load_since_ns = s->d->now_ns;
 }
 
+/* Entries that wait for blocks. */
+static void wake_waiters(struct session *s)
+{
+	struct list *pos, *tmp;
+
+	list_for_each_safe(pos, tmp, &s->load_ops) {
+		struct op *op = list_entry(pos, struct op, link);
+		const struct seq *q = op_seq(op);
+
+		if (q->loading && (op->e.opcode != KVMD_OP_SEQ_WAIT || q->rdy[0] < op->e.first))
+			continue;
+		list_del(&op->link);
+		op_resume(op, 0);
+	}
+}
+
 void loads_stop(struct session *s, uint32_t sq)
 {
 	struct seq *q = &s->st.seq[sq];
@@ -41,6 +57,8 @@ void loads_stop(struct session *s, uint32_t sq)
 	q->loading = false;
 	q->load_next = 0;
 	stat_add(LOAD_STALL_NS, s->d->now_ns - q->load_since_ns);
+	if (!list_empty(&s->load_ops))
+		wake_waiters(s);
 }
 
 static bool is_coming(const struct session *s, uint32_t id)
@@ -183,6 +201,9 @@ static bool begin_more(struct session *s, uint32_t sq, uint32_t g)
 
 		if (!blocks[q->begun[g]] || b->slot || b->state != BLK_SEALED)
 			continue;
+		/* Its parent's load failed meanwhile: the chain ends there. */
+		if (b->parent && block_level(pool_block(s->d->pool, b->parent)) < LEVEL_HBM)
+			break;
 		if (!want_slot(s, gp, q->len[g] - q->begun[g]))
 			break;
 		tiers_load(s->d->tiers, gp, b);
@@ -238,9 +259,11 @@ static bool hopeless(const struct session *s, const struct gpool *gp)
 {
 	const struct daemon *d = s->d;
 
-	return !gp->nr_idle && !gp->out.nr && !gp->nr_coming && !gp->nr_waiters &&
-	       gp->nr_free <= reclaim_reserve_slots(gp, 1) && !tiers_is_busy(d->tiers) && !s->step_defer.head &&
-	       !s->cq_defer.head && d->now_ns - d->gave_up_ns >= d->conf.pool.deadlock_ns;
+	if (gp->nr_idle || gp->out.nr || gp->nr_coming || gp->nr_waiters ||
+	    gp->nr_free > reclaim_reserve_slots(gp, 1) || tiers_is_busy(d->tiers))
+		return false;
+	return !s->step_defer.head && !s->cq_defer.head &&
+	       d->now_ns - d->gave_up_ns >= d->conf.pool.deadlock_ns;
 }
 
 /* One sequence. True: it got on; *ret_over: nothing is coming any more. */
@@ -278,22 +301,6 @@ static bool seq_turn(struct session *s, uint32_t sq, bool *ret_over)
 	if (did || all)
 		seq_tell_status(&s->st, sq);
 	return did || all;
-}
-
-/* Entries that wait for @sq's blocks. */
-static void wake_waiters(struct session *s)
-{
-	struct list *pos, *tmp;
-
-	list_for_each_safe(pos, tmp, &s->load_ops) {
-		struct op *op = list_entry(pos, struct op, link);
-		const struct seq *q = op_seq(op);
-
-		if (q->loading && (op->e.opcode != KVMD_OP_SEQ_WAIT || q->rdy[0] < op->e.first))
-			continue;
-		list_del(&op->link);
-		op_resume(op, 0);
-	}
 }
 
 bool loads_turn(struct session *s)

@@ -18,10 +18,8 @@ int block_willneed(struct daemon *d, struct block *b)
 {
 	struct gpool *gp = pool_gpool(d->pool, b);
 
-	if (b->state == BLK_EVICTING) {		/* it was about to sink */
-		index_revive(d->ix, gp, b);
-		index_idle(d->ix, gp, b);
-	}
+	if (b->state == BLK_EVICTING && tiers_may_stay(d->tiers, b))
+		tiers_stay(d->tiers, gp, b);	/* it was about to sink */
 	if (b->slot)
 		return 0;			/* there, or on its way */
 	if (b->flags & BLK_F_IDLE) {		/* the last to leave its tier now */

@@ -284,16 +284,19 @@ static uint32_t count_ended(const struct seqtab *st)
 	return nr;
 }
 
-/* Its tables, and until when it may be reading what it had. */
-static void begin_session(struct daemon *d, struct session *s, struct pool_restore *r, bool *ret_ok)
+/* Its tables, and until when it may be reading what it had. False: it cannot go on. */
+static bool begin_session(struct daemon *d, struct session *s, struct pool_restore *r)
 {
-	*ret_ok = seqtab_restore(&s->st, r, s->id);
+	bool ok = seqtab_restore(&s->st, r, s->id);
+
 	s->nr_ended = count_ended(&s->st);
+	attrib_restore(&s->st);
 	/* Pairs with kvc_step_submit(); what is submitted from now on uses leases only. */
 	s->barrier_step = ld_acq(&s->ring.sh->submitted_step);
 	s->barrier = true;
 	s->sp->hold = true;
 	d->keep->nr_barrier++;
+	return ok;
 }
 
 /* --------------------------------------------------------------------- blocks */
@@ -321,7 +324,7 @@ static int rebuild(struct daemon *d, struct pool_restore *r, bool *ok, char *msg
 	fault_crash(CRASH_KEEP);
 	for (uint32_t i = 0; i < POOL_MAX_CONNS && !err; i++) {
 		if (d->session[i].state == SESSION_KEPT)
-			begin_session(d, &d->session[i], r, &ok[i]);
+			ok[i] = begin_session(d, &d->session[i], r);
 		fault_crash(CRASH_KEEP);
 	}
 	err = err ? err : index_restore_idle(d->ix, r);
@@ -349,8 +352,8 @@ static void end_broken(struct daemon *d, const bool *ok)
 			continue;
 		if (!ok[i]) {
 			k->nr.sessions_gone++;
-			log_warn("client %u (%s, pid %d): its tables name what was not kept: it has "
-				 "to start again", s->serial, s->label, (int)d->conn[i].pid);
+			log_warn("client %u (%s, pid %d): its tables name what was not kept: it "
+				 "has to start again", s->serial, s->label, (int)d->conn[i].pid);
 		}
 		if (!ok[i] || (v && v->dying))
 			session_end(s, -ESTALE);
@@ -374,8 +377,8 @@ static void say(struct daemon *d)
 {
 	const struct keep *k = d->keep;
 
-	log_info("restored in %llu ms: %u spaces, %u slabs, %u clients; blocks: %u in HBM, %u in RAM, "
-		 "%u private, %u only on disk; %u slots held until clients are past them",
+	log_info("restored in %llu ms: %u spaces, %u slabs, %u clients; blocks: %u in HBM, "
+		 "%u in RAM, %u private, %u only on disk; %u slots held until clients are past them",
 		 (unsigned long long)(k->nr.ns / 1000000), k->nr.spaces, k->nr.slabs,
 		 k->nr.sessions, k->nr.hbm, k->nr.ram, k->nr.open, k->nr.disk, k->nr.held);
 	if (k->nr.damaged || k->nr.lost || k->nr.slabs_gone)

@@ -126,6 +126,11 @@ void disk_forget(struct tier *t, uint32_t place);
  * lost() follows at once, and the range is bad when it happens to it again.
  */
 void disk_mismatch(struct tier *t, uint32_t place);
+/*
+ * alloc() had no place for a block of @gp, but a segment is being opened, or emptied:
+ * try again. False: it will have none for long.
+ */
+bool disk_room_soon(struct tier *t, const struct gpool *gp, uint64_t bytes);
 /* Give back the oldest segment although there is room (records are needed). */
 void disk_shrink(struct tier *t);
 int disk_add_path(struct tier *t, const char *path, uint64_t bytes, char *msg, size_t msg_bytes);

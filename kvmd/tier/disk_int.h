@@ -115,6 +115,7 @@ enum dseg_state {
 struct dseg {
 	uint64_t gen;			/* 0: never used */
 	uint64_t seq;			/* of this use: age */
+	uint64_t parked_in;		/* spaces (entry % 64) that parked blocks may be of */
 	uint32_t nr;			/* headers given out, or found */
 	uint32_t nr_live;		/* ALLOC, WRITING, LIVE */
 	uint32_t nr_parked;		/* PARKED, LATER */
@@ -334,7 +335,9 @@ struct disk {
 	struct dscan scan[DISK_NR_SCAN];
 	bool recovering;		/* first pass */
 	bool scanning;			/* any pass */
-	bool rescan;			/* another pass is wanted */
+	bool rescan;			/* another pass is wanted, */
+	uint64_t rescan_in;		/* of segments with blocks of these spaces */
+	uint64_t scan_in;		/* the same of this pass */
 	bool first_over, told;		/* recovery is over; the owner knows */
 	uint64_t scan_done, scan_total;
 	uint64_t nr_broken;		/* heads and headers that did not verify */

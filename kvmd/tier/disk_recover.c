@@ -135,9 +135,11 @@ static void offer(struct disk *d, const struct disk_header *h, struct dfile *f, 
 		break;
 	case DISK_PARK:
 		pl->state = DP_PARKED;
+		s->parked_in |= 1ull << h->space % 64;
 		break;
 	case DISK_LATER:
 		pl->state = DP_LATER;
+		s->parked_in |= 1ull << h->space % 64;
 		if (!disk_orphan_add(d, h, place))
 			d->spilled = true;
 		break;
@@ -281,7 +283,9 @@ static bool is_wanted(const struct disk *d, const struct dseg *s)
 {
 	if (s->nr_io && s->state == DS_UNREAD)
 		return false;		/* somebody reads it */
-	return d->recovering ? s->state == DS_UNREAD : s->nr_parked && s->state == DS_FULL;
+	if (d->recovering)
+		return s->state == DS_UNREAD;
+	return s->nr_parked && s->parked_in & d->scan_in && s->state == DS_FULL;
 }
 
 /* Read the next summaries of @f; false: there are none. */
@@ -342,7 +346,10 @@ void disk_recover_start(struct disk *d, bool first)
 	d->kick = true;
 	d->recovering = first;
 	d->scanning = true;
+	d->scan_in = d->spilled ? d->scan_in : 0;
+	d->scan_in |= first ? UINT64_MAX : d->rescan_in;
 	d->rescan = d->spilled = false;
+	d->rescan_in = 0;
 	d->pass_taken = 0;
 	d->scan_done = d->scan_total = 0;
 	for_each_file(d, f) {

@@ -161,6 +161,7 @@ static struct dopen *open_segment(struct dfile *f)
 	o->s->seq = ++d->seg_seq;
 	o->s->state = DS_OPENING;
 	o->s->nr = 0;
+	o->s->parked_in = 0;
 	o->fill = 0;
 	o->nr_pending = o->nr_writing = o->nr_ready = 0;
 	o->closed = o->failed = false;
@@ -249,6 +250,19 @@ uint32_t disk_take(struct disk *d, uint32_t owner, uint64_t bytes)
 			return take(f->cur, owner, bytes);
 	}
 	return 0;
+}
+
+bool disk_room_soon(struct tier *t, const struct gpool *gp, uint64_t bytes)
+{
+	struct disk *d = disk_of(tier_bottom(t));
+
+	if (d->t.draining || d->t.broken || d->stopping || d->recovering || d->c.retry_ns ||
+	    !disk_space_of(d, gp->sp) || !disk_rate_ok(d))
+		return false;
+	for (unsigned i = 0; i < DISK_MAX_FILES; i++)
+		if (takes_blocks(&d->file[i], disk_pages(bytes)))
+			return true;
+	return false;
 }
 
 /* The same for compaction, which has an open segment of its own. */

@@ -304,8 +304,12 @@ void disk_space_opened(struct tier *t, const struct space *space)
 {
 	struct disk *d = disk_of(tier_bottom(t));
 
-	(void)attach(d, space);
-	d->rescan = d->nr_parked || d->scanning;
+	struct dspace *sp = attach(d, space);
+
+	if (sp && (d->nr_parked || d->scanning)) {
+		d->rescan = true;
+		d->rescan_in |= 1ull << sp->e->idx % 64;
+	}
 	d->kick = true;
 }
 

@@ -50,10 +50,8 @@ static bool free_copies(struct tiers *t)
 		b = pool_block(p, t->drain_scan);
 		if (!b->disk || !(b->slot | b->ram) || b->nr_kids_disk || pool_is_moving(p, b))
 			continue;
-		if (b->state == BLK_EVICTING && b->slot) {	/* it counted on it */
-			index_revive(t->ix, pool_gpool(p, b), b);
-			index_idle(t->ix, pool_gpool(p, b), b);
-		}
+		if (b->state == BLK_EVICTING && b->slot && tiers_may_stay(t, b))
+			tiers_stay(t, pool_gpool(p, b), b);	/* it may have counted on it */
 		if (b->state != BLK_SEALED)
 			continue;
 		t->disk->ops->free(t->disk, b->disk);

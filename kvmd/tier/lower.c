@@ -62,27 +62,29 @@ void tiers_pump_clean(struct tiers *t, struct gpool *gp)
 	}
 }
 
-/* Is @b's parent in HBM, or can it be again, since it and those above it have not left yet? */
-static bool may_stay(const struct tiers *t, const struct block *b)
+bool tiers_may_stay(const struct tiers *t, const struct block *b)
 {
+	bool hbm = b->slot;
+
 	while (b->parent) {
 		b = pool_block(t->pool, b->parent);
-		if (!b->slot)
+		if (hbm ? !b->slot : !(b->slot | b->ram))
 			return false;
-		if (b->state != BLK_EVICTING)
+		if (b->state != BLK_EVICTING || (!hbm && b->slot))
 			break;
 	}
 	return true;
 }
 
-/* @b stays in HBM, and with it the parents that were to follow it. */
-static void stay(struct tiers *t, struct gpool *gp, struct block *b)
+void tiers_stay(struct tiers *t, struct gpool *gp, struct block *b)
 {
+	bool hbm = b->slot;
+
 	do {
 		index_revive(t->ix, gp, b);
 		index_idle(t->ix, gp, b);
 		b = pool_block(t->pool, b->parent);
-	} while (b->state == BLK_EVICTING);	/* record 0 is free */
+	} while (b->state == BLK_EVICTING && (hbm || !b->slot));	/* record 0 is free */
 }
 
 /* The head of the out queue has no copy below and will get none. */
@@ -101,7 +103,7 @@ static bool drop_or_keep(struct tiers *t, struct gpool *gp, struct block *b)
 		return true;
 	}
 	/* What hangs from it below would be lost: it stays, and comes again later. */
-	if (!may_stay(t, b)) {
+	if (!tiers_may_stay(t, b)) {
 		/* A parent went before it: it has to follow, when RAM has room. */
 		if (gp->out_next == gp->out.head)
 			gp->out_next = b->next;
@@ -111,7 +113,7 @@ static bool drop_or_keep(struct tiers *t, struct gpool *gp, struct block *b)
 			gp->out_next = pool_id(t->pool, b);
 		return false;
 	}
-	stay(t, gp, b);
+	tiers_stay(t, gp, b);
 	return false;
 }
 
@@ -295,8 +297,11 @@ static bool ram_out_turn(struct tiers *t)
 			err = store_chain(t, gp, b);
 		if (b->nr_kids_ram || (err && err != -EAGAIN && !index_can_evict(t->ix, b))) {
 			/* A child came back, or what hangs from it would be lost: it stays. */
-			index_revive(t->ix, gp, b);
-			index_idle(t->ix, gp, b);
+			held = true;
+			if (tiers_may_stay(t, b)) {
+				tiers_stay(t, gp, b);
+				next = t->ix->ram_out.head;	/* its parents left the queue too */
+			}
 		} else if (err == -EAGAIN) {
 			break;		/* the budget is used up: later ones wait too */
 		} else if ((b->disk || err) && !held) {
@@ -424,11 +429,10 @@ static bool drain_ram(struct tiers *t)
 
 		if (!id)
 			break;
-		if (!pool_is_moving(t->pool, b) && b->state == BLK_EVICTING && b->slot) {
+		if (!pool_is_moving(t->pool, b) && b->state == BLK_EVICTING && b->slot &&
+		    tiers_may_stay(t, b))
 			/* It was about to leave HBM for a place that goes. */
-			index_revive(t->ix, pool_gpool(t->pool, b), b);
-			index_idle(t->ix, pool_gpool(t->pool, b), b);
-		}
+			tiers_stay(t, pool_gpool(t->pool, b), b);
 		if (!pool_is_moving(t->pool, b) && b->state == BLK_SEALED && b->slot) {
 			tiers_drop_ram(t, b);
 			did = true;

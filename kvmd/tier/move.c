@@ -260,6 +260,8 @@ int tiers_store(struct tiers *t, struct gpool *gp, struct block *b)
 		return -EPERM;
 	}
 	place = t->disk->ops->alloc(t->disk, gp, pool_id(t->pool, b), bytes);
+	if (!place && disk_room_soon(t->disk, gp, bytes))
+		return -EAGAIN;
 	if (!place) {
 		stat_inc(STORE_REFUSED_FULL);
 		return -ENOSPC;

@@ -180,6 +180,12 @@ extern const struct pool_lower tiers_lower;
 
 /* May @b be copied below HBM at all (no-store, ttl, epoch, parents, tenant's limit)? */
 bool tiers_may_clean(const struct tiers *t, const struct block *b);
+/*
+ * EVICTING: can @b stay where it is? Not if a block above it in its chain has left
+ * already. tiers_stay(): it does, idle, and with it the parents that were to follow.
+ */
+bool tiers_may_stay(const struct tiers *t, const struct block *b);
+void tiers_stay(struct tiers *t, struct gpool *gp, struct block *b);
 /* Begin copies of blocks on @gp's out queue, as far as budget goes. */
 void tiers_pump_clean(struct tiers *t, struct gpool *gp);
 /*

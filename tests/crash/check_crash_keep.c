@@ -42,34 +42,36 @@ static const struct {
 
 static struct actor_shared *shared;
 static uint64_t rnd, first_seed;
+static unsigned nr_anew;		/* actors whose session did not go on */
 
 static uint64_t below(uint64_t n)
 {
 	return test_random(&rnd) % n;
 }
 
-/* Words: 1 some turns are over, 2 told to stop and done, 3 resumed, 4 begun anew. */
+/* Words: 1 some turns are over, 2 told to stop and done, 3 resumed, 4 not, and gone. */
 static void act(struct peer *me, struct hd *d, void *arg)
 {
 	uint64_t seed = *(uint64_t *)arg;
 	struct actor a;
 	unsigned nr = 0;
+	int res;
 
-	T(actor_init(&a, d, shared, (uint32_t)(seed & 1), seed));
+	while (!actor_init(&a, d, shared, (uint32_t)(seed & 1), seed))
+		;			/* waits for a daemon; that one died at once */
 	while (!ld_rlx(&shared->stop)) {
 		if (actor_turn(&a)) {
 			if (++nr % NEWS == 0)
 				say(me, 1);
 			continue;
 		}
-		for (;;) {
-			int res = actor_reconnect(&a);
-
-			if (res >= 0) {
-				say(me, res ? 3 : 4);
-				break;
-			}
-		}
+		do
+			res = actor_reconnect(&a);
+		while (res < 0);
+		say(me, res ? 3 : 4);
+		/* What the former session held is given back when this process is gone. */
+		if (!res)
+			_exit(0);
 	}
 	T(actor_verify(&a));
 	actor_exit(&a);
@@ -82,7 +84,8 @@ static void victim(struct peer *me, struct hd *d, void *arg)
 	uint64_t seed = *(uint64_t *)arg;
 	struct actor a;
 
-	T(actor_init(&a, d, shared, (uint32_t)(seed & 1), seed));
+	while (!actor_init(&a, d, shared, (uint32_t)(seed & 1), seed))
+		;
 	for (unsigned i = 0; i < 20; i++)
 		if (!actor_turn(&a))
 			break;
@@ -123,11 +126,30 @@ static void arm(struct hd *d, const char *point, uint32_t nth)
 	T(!strstr(hd_ask(d, line), "\"error\""));
 }
 
-/* Words of actors until everybody has been heard of after the restart, or @nr of them. */
-static void some_turns(struct peer *p, unsigned nr)
+static void start_actor(struct hd *d, struct peer *p, uint32_t space)
+{
+	uint64_t seed = (test_random(&rnd) & ~1ull) | space;
+
+	peer_start(&p[space], d, act, &seed);
+}
+
+/* A word of an actor; one that could not go on is followed by another. */
+static uint64_t word(struct hd *d, struct peer *p, uint32_t space)
+{
+	uint64_t v = hear(&p[space]);
+
+	if (v == 4) {
+		peer_end(&p[space]);
+		nr_anew++;
+		start_actor(d, p, space);
+	}
+	return v;
+}
+
+static void some_turns(struct hd *d, struct peer *p, unsigned nr)
 {
 	for (unsigned i = 0; i < nr; i++)
-		(void)hear(&p[below(ACTOR_SPACES)]);
+		(void)word(d, p, (uint32_t)below(ACTOR_SPACES));
 }
 
 /* While @v, which holds something, may be dead or die with it. */
@@ -143,7 +165,7 @@ static void kill_once(struct hd *d, struct peer *p)
 	T_EQ(hear(&v), 1);
 	if (*deaths[death].point)
 		arm(d, deaths[death].point, 1 + (uint32_t)below(deaths[death].most));
-	some_turns(p, 1 + (unsigned)below(PATIENCE));
+	some_turns(d, p, 1 + (unsigned)below(PATIENCE));
 	if (below(2))
 		peer_kill(&v);
 	/* The next one dies while it recovers, the one after that comes up. */
@@ -158,11 +180,11 @@ static void kill_once(struct hd *d, struct peer *p)
 }
 
 /* Until both have said so. */
-static void end_actors(struct peer *p)
+static void end_actors(struct hd *d, struct peer *p)
 {
 	st_rlx(&shared->stop, true);
 	for (unsigned i = 0; i < ACTOR_SPACES; i++) {
-		while (hear(&p[i]) != 2)
+		while (word(d, p, i) != 2)
 			;
 		peer_end(&p[i]);
 	}
@@ -170,7 +192,7 @@ static void end_actors(struct peer *p)
 
 START_TEST(killed_and_resumed)
 {
-	uint64_t seed = first_seed + (uint64_t)_i, seeds[ACTOR_SPACES];
+	uint64_t seed = first_seed + (uint64_t)_i;
 	struct peer p[ACTOR_SPACES], v;
 	struct hd d = { 0 };
 	unsigned kills;
@@ -187,13 +209,12 @@ START_TEST(killed_and_resumed)
 	d.keeper = true;
 	configure(&d, "");
 	hd_run(&d);
-	for (unsigned i = 0; i < ACTOR_SPACES; i++) {
-		seeds[i] = (test_random(&rnd) & ~1ull) | i;
-		peer_start(&p[i], &d, act, &seeds[i]);
-	}
+	nr_anew = 0;
+	for (uint32_t i = 0; i < ACTOR_SPACES; i++)
+		start_actor(&d, p, i);
 	while (kills--)
 		kill_once(&d, p);
-	end_actors(p);
+	end_actors(&d, p);
 	for (uint32_t i = 0; i < ACTOR_SPACES; i++) {
 		peer_start(&v, &d, verify, &i);
 		T_EQ(hear(&v), 0);
@@ -201,8 +222,9 @@ START_TEST(killed_and_resumed)
 	}
 	hd_check(&d);
 	T_EQ(hd_end(&d), 0);
-	printf("seed %llu: %llu turns, %llu unpublished, %llu of %llu blocks hit\n", (unsigned long long)seed,
-	       (unsigned long long)shared->nr_rounds,
+	printf("seed %llu: %llu turns, %u begun anew, %llu unpublished, %llu of %llu blocks hit\n",
+	       (unsigned long long)seed,
+	       (unsigned long long)shared->nr_rounds, nr_anew,
 	       (unsigned long long)shared->nr_unpublished, (unsigned long long)shared->nr_hit,
 	       (unsigned long long)shared->nr_asked);
 	snprintf(file, sizeof(file), "%s/disk", d.dir);

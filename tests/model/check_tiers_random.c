@@ -55,6 +55,23 @@ static uint32_t child(uint32_t n, uint32_t i)
 	return n * 3 + 1 + i;
 }
 
+/* As core_do(); what waits for slots is given time, 50 ms at once. */
+static struct kvmd_cqe ask(const struct kvmd_sqe *e)
+{
+	struct kvmd_cqe q;
+
+	core_submit(&cl, e);
+	core_settle(&c);
+	for (int i = 0; i < 1000; i++) {
+		if (core_take(&cl, &q))
+			return q;
+		c.skew_ns += 50000000;
+		core_settle(&c);
+	}
+	core_ok_msg(false, "entry %u has no completion", e->opcode);
+	return q;
+}
+
 static void random_path(uint32_t *path, uint32_t nr)
 {
 	uint32_t n = rnd(4);
@@ -115,7 +132,7 @@ static void do_open(uint32_t s)
 		e.flags |= KVMD_OPEN_LOAD;
 	if ((e.flags & KVMD_OPEN_LOAD) && rnd(3))
 		e.flags |= KVMD_OPEN_WAIT;
-	q = core_do(&cl, &e);
+	q = ask(&e);
 	core_ok_msg(q.res >= 0, "open: %d", q.res);
 	seq[s].open = true;
 	seq[s].swapped = false;
@@ -124,14 +141,14 @@ static void do_open(uint32_t s)
 
 		e = core_op(KVMD_OP_SEQ_WAIT, s);
 		e.first = want;
-		q = core_do(&cl, &e);
+		q = ask(&e);
 		core_ok_msg(q.res >= 0 && (uint32_t)q.res <= want, "wait: %d", q.res);
 		if ((uint32_t)q.res < want) {
 			core_ok(q.v1);
 			e = core_op(KVMD_OP_SEQ_TRIM, s);
 			e.flags = KVMD_TRIM_TAIL;
 			e.first = (uint32_t)q.res;
-			core_ok(core_do(&cl, &e).res >= 0);
+			core_ok(ask(&e).res >= 0);
 		}
 	}
 	got = (uint32_t)q.res;
@@ -150,7 +167,7 @@ static void do_extend(uint32_t s)
 		return;
 	e = core_extend(s, nr);
 	e.flags = KVMD_EXTEND_NOWAIT;
-	res = core_do(&cl, &e).res;
+	res = ask(&e).res;
 	if (res < 0) {
 		core_ok_msg(res == -EAGAIN || res == -ENOMEM, "extend: %d", res);
 		return;
@@ -171,7 +188,7 @@ static void do_publish(uint32_t s)
 		return;
 	put_keys(s, seq[s].sealed, nr, keys);
 	e = core_publish(&cl, s, seq[s].sealed, keys, nr);
-	q = core_do(&cl, &e);
+	q = ask(&e);
 	core_ok_msg(q.res >= 0, "publish: %d", q.res);
 	prove(s, 0, seq[s].len);
 	if (!q.v1)
@@ -182,7 +199,7 @@ static void do_close(uint32_t s)
 {
 	struct kvmd_sqe e = core_op(KVMD_OP_SEQ_CLOSE, s);
 
-	core_ok(core_do(&cl, &e).res == 0);
+	core_ok(ask(&e).res == 0);
 	seq[s].open = false;
 }
 
@@ -194,7 +211,7 @@ static void do_swap(uint32_t s)
 	if (seq[s].swapped)
 		e.aux = clock_ns() + 1000000;	/* give up soon */
 	c.skew_ns += 2000000;
-	res = core_do(&cl, &e).res;
+	res = ask(&e).res;
 	if (res == -EIO && seq[s].swapped) {
 		do_close(s);		/* lost: only CLOSE is left */
 		return;
@@ -225,7 +242,7 @@ static void do_advise(uint32_t s)
 	e.arg = advice[rnd(ARRAY_SIZE(advice))];
 	e.nr = 1 + rnd(DEPTH - 1);
 	e.off = core_args(&cl, keys, e.nr * KVMD_KEY_BYTES);
-	core_ok(core_do(&cl, &e).res >= 0);
+	core_ok(ask(&e).res >= 0);
 }
 
 static void one_step(void)
