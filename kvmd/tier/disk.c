@@ -425,7 +425,7 @@ void disk_get_info(struct tier *t, struct disk_info *i)
 	*i = (struct disk_info) {
 		.live_bytes = d->live_pages * DISK_ALIGN, .nr_parked = d->nr_parked,
 		.nr_places = d->nr_live + d->nr_parked, .nr_bad = d->nr_bad,
-		.recovering = d->scanning, .recover_done = d->scan_done,
+		.recovering = d->scanning || d->rescan, .recover_done = d->scan_done,
 		.recover_total = d->scan_total, .scrubbed_bytes = d->sc_bytes,
 		.scrub_pass = d->sc_pass, .written_day = d->day_bytes,
 		.read_bps = d->rd.bps, .write_bps = d->wr.bps,

@@ -47,6 +47,7 @@
 #define DISK_SCAN_BYTES	(2u << 20)	/* of summaries at once, at least one */
 #define DISK_NR_BADS	512u		/* suspect and bad ranges remembered */
 #define DISK_NR_WAITER	256u		/* of epochs being raised */
+#define DISK_NR_ORPHANS	(256u << 10)	/* blocks whose parent is still to come */
 #define DISK_ADOPT	256u		/* blocks offered per poll */
 #define DISK_RESERVE	1u		/* free segments that only compaction takes */
 #define DISK_MAX_TRIES	64u		/* of one piece, while EINTR and EAGAIN come */
@@ -272,7 +273,6 @@ struct dspace {
 	bool used;
 	bool dirty;			/* to be written */
 	bool durable;			/* some version with this inc is on disk */
-	uint32_t space_id;		/* struct space.id that has it open, 0: none */
 };
 
 #define SP_IDLE		(-1)
@@ -347,6 +347,7 @@ struct disk {
 	struct dorphan *orphan;		/* NULL: none yet */
 	uint32_t *orphan_bucket;
 	uint32_t orphan_free, orphan_fresh, orphan_ready;
+	uint32_t orphan_most;		/* remembered at once; at most DISK_NR_ORPHANS */
 	struct hash_seed seed;
 
 	/* forgetting */

@@ -11,7 +11,6 @@
 #include "kvmd/lib/mem.h"
 #include "kvmd/tier/disk_int.h"
 
-#define NR_ORPHANS	(256u << 10)
 #define NR_BUCKETS	(64u << 10)
 
 struct dorphan {
@@ -20,7 +19,7 @@ struct dorphan {
 	uint32_t next;			/* bucket, ready or free; number + 1 */
 };
 
-#define ORPHAN_BYTES	(NR_ORPHANS * sizeof(struct dorphan))
+#define ORPHAN_BYTES	(DISK_NR_ORPHANS * sizeof(struct dorphan))
 #define BUCKET_BYTES	(NR_BUCKETS * sizeof(uint32_t))
 
 static uint32_t *bucket(struct disk *d, const uint8_t *key, const struct disk_header *h)
@@ -52,7 +51,7 @@ bool disk_orphan_add(struct disk *d, const struct disk_header *h, uint32_t place
 	n = d->orphan_free;
 	if (n)
 		d->orphan_free = d->orphan[n - 1].next;
-	else if (d->orphan_fresh < NR_ORPHANS)
+	else if (d->orphan_fresh < d->orphan_most)
 		n = ++d->orphan_fresh;
 	else
 		return false;

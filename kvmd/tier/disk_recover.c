@@ -376,9 +376,12 @@ static void drop_spilled(struct disk *d)
 
 static void pass_over(struct disk *d)
 {
-	bool first = d->recovering, more = d->spilled && d->pass_taken;
+	bool first = d->recovering, more;
 	struct dfile *f;
 
+	/* A space came in the middle: what seems orphaned may have parked parents. */
+	d->spilled |= d->rescan && d->nr_parked;
+	more = d->spilled && (d->pass_taken || d->rescan);
 	d->recovering = d->scanning = false;
 	if (more) {
 		disk_orphan_exit(d);	/* all of them are read again */
@@ -447,6 +450,7 @@ int disk_recover_init(struct disk *d)
 {
 	for (unsigned i = 0; i < DISK_NR_SCAN; i++)
 		d->scan[i].d = d;
+	d->orphan_most = DISK_NR_ORPHANS;
 	return hash_seed_init(&d->seed);
 }
 

@@ -177,8 +177,7 @@ static struct dspace *find(struct disk *d, const char *tenant, const char *name)
 static bool is_open(const struct disk *d, const struct dspace *sp)
 {
 	for (unsigned i = 0; i < POOL_MAX_SPACES; i++)
-		if (d->p->space[i].in_use && d->p->space[i].id == sp->space_id &&
-		    d->sp_of[i] == sp->e->idx + 1)
+		if (d->p->space[i].in_use && d->sp_of[i] == sp->e->idx + 1)
 			return true;
 	return false;
 }
@@ -275,7 +274,6 @@ static struct dspace *attach(struct disk *d, const struct space *space)
 		sp->e->used_s = now;
 		mark(d, sp);
 	}
-	sp->space_id = space->id;
 	d->sp_of[space - d->p->space] = (uint16_t)(sp->e->idx + 1);
 	return sp;
 }
@@ -283,8 +281,16 @@ static struct dspace *attach(struct disk *d, const struct space *space)
 static struct dspace *entry_of(struct disk *d, const struct space *space)
 {
 	unsigned i = d->sp_of[space - d->p->space];
+	const struct disk_space *e;
 
-	return i && d->sp[i - 1].space_id == space->id ? &d->sp[i - 1] : NULL;
+	if (!i)
+		return NULL;
+	/* The pool gives a space's number to another one when it is gone. */
+	e = d->sp[i - 1].e;
+	if (strcmp(e->name, space->name) || strcmp(e->tenant, space->tenant->name) ||
+	    memcmp(e->salt_digest, space->salt_digest, sizeof(e->salt_digest)))
+		return NULL;
+	return &d->sp[i - 1];
 }
 
 struct dspace *disk_space_of(struct disk *d, const struct space *space)

@@ -319,6 +319,8 @@ static void load_bad(struct tiers *t, struct move *m, struct block *b)
 
 	stat_inc(CHECKSUM_ERRORS);
 	warn(t, m, b, "checksum does not match", b->ram);
+	if (!fetched)
+		ram_blame(t->ram, b->ram);
 	ram_place_put(t, gp, b->ram);
 	b->ram = 0;
 	place = b->disk ? ram_place_get(t, gp, b) : 0;

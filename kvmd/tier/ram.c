@@ -346,6 +346,21 @@ void ram_put(struct tier *t, uint32_t place)
 	ram_busy_put(ram_of(t), c, p);
 }
 
+void ram_blame(struct tier *t, uint32_t place)
+{
+	struct ram_chunk *c;
+	struct ram_place *p = lookup_or_bug(t, place, &c);
+
+	if (++p->faults != RAM_BAD_FAULTS)
+		return;
+	/* Held for good: when its owner lets go of it nobody else gets it. */
+	ram_busy_get(p);
+	ram_of(t)->nr_bad++;
+	ram_say(ram_of(t), "place %u of chunk %u (byte %llu) is bad: not used any more",
+		ram_place_idx(place), ram_place_chunk(place),
+		(unsigned long long)(ram_place_idx(place) * c->cls));
+}
+
 /* ------------------------------------------------------------------- the tier */
 
 static unsigned ram_poll(struct tier *t)

@@ -42,6 +42,7 @@ struct ram_info {
 	uint64_t nr_places;		/* in use */
 	uint64_t hugetlb_bytes, thp_bytes, small_bytes;	/* by page size found */
 	uint64_t locked_bytes, registered_bytes;
+	uint32_t nr_bad;		/* places never used again */
 	uint64_t start_ns;		/* time it took until all were ready; 0: not yet */
 	char text[160];			/* what went wrong last, "" if nothing */
 };
@@ -76,6 +77,11 @@ int ram_buf(struct tier *t, uint32_t place);		/* fixed buffer, -1: not registere
 uint32_t ram_owner(struct tier *t, uint32_t place);	/* record, 0: free */
 uint64_t ram_sum(struct tier *t, uint32_t place);
 void ram_set_sum(struct tier *t, uint32_t place, uint64_t sum);	/* bytes came from elsewhere */
+/*
+ * The bytes of @place, which nobody else wrote, did not verify. After the second
+ * time it is bad: freed like any other, but never given out again.
+ */
+void ram_blame(struct tier *t, uint32_t place);
 /* I/O on the memory of @place that is not this tier's: it is not reused before the put. */
 void ram_hold(struct tier *t, uint32_t place);
 void ram_put(struct tier *t, uint32_t place);

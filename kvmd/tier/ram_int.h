@@ -28,6 +28,7 @@
 #define RAM_NONE	UINT32_MAX
 #define RAM_NR_CTX	256u		/* requests under way at once */
 #define RAM_NR_URGENT	32u		/* of those kept for urgent ones */
+#define RAM_BAD_FAULTS	2u		/* a place is bad from then on */
 #define RAM_COPIES	64u		/* copies of one round */
 
 #define RAM_MAGIC	0x454c42415452564bull	/* "KVRTABLE" */
@@ -55,7 +56,7 @@ struct ram_place {
 	uint32_t owner;			/* record while USED, else 0 */
 	uint16_t busy;			/* requests and ram_hold()s */
 	uint8_t state;			/* enum place_state */
-	uint8_t resv;
+	uint8_t faults;			/* times its bytes did not verify */
 };
 
 enum chunk_state { CHUNK_NONE, CHUNK_MAKING, CHUNK_READY, CHUNK_DROPPING };
@@ -135,6 +136,7 @@ struct ram {
 	bool stuck;			/* a chunk could not be made: no more until a resize */
 	bool claiming;			/* attached, and nothing allocated yet */
 	bool said_hugetlb, said_lock, said_register, said_big;
+	uint32_t nr_bad;		/* places that are never used again */
 	uint32_t nr_unreg;		/* ready chunks to be registered */
 	uint64_t reg_due_ns;		/* not before, CLOCK_MONOTONIC */
 	uint64_t born_ns, start_ns;

@@ -293,7 +293,8 @@ void ram_get_info(struct tier *t, struct ram_info *ret_i)
 	const struct ram *rt = ram_of(t);
 	struct ram_info i = {
 		.bytes = rt->nr_chunks * rt->chunk_bytes, .chunk_bytes = rt->chunk_bytes,
-		.nr_chunks = rt->nr_chunks, .nr_ready = rt->nr_ready, .start_ns = rt->start_ns,
+		.nr_chunks = rt->nr_chunks, .nr_ready = rt->nr_ready, .nr_bad = rt->nr_bad,
+		.start_ns = rt->start_ns,
 	};
 
 	for (uint32_t n = 0; n < rt->end; n++) {

@@ -18,7 +18,7 @@
 #include "kvmd/lib/fault.h"
 #include "kvmd/lib/stats.h"
 
-#define BLOCK	4096u
+#define BLOCK	32768u
 #define SEQS	6u
 #define DEPTH	24u
 #define STEPS	1500
@@ -286,7 +286,7 @@ static void run(uint64_t seed, const char *faults, bool disk)
 	const char *const opts[] = {
 		"pool.blocks=2048", seed % 2 ? "pool.policy=lru" : "pool.policy=density",
 		"ram.bytes=16M", "ram.lock=no", "ram.hugetlb=no", "ram.chunk=2M",
-		"disk.bytes=24M", "disk.segment=1M", "disk.block_bytes_hint=4096",
+		"disk.bytes=24M", "disk.segment=1M", "disk.block_bytes_hint=32K",
 		seed % 3 ? "disk.admission=1" : "disk.admission=2", "pool.wmark_low=0",
 		"pool.wmark_high=0", seed % 5 ? "pool.clean_ahead=5%" : "pool.clean_ahead=0",
 		disk ? disk_opt : NULL, NULL,
@@ -314,6 +314,9 @@ static void run(uint64_t seed, const char *faults, bool disk)
 			do_close(s);
 	core_settle(&c);
 	core_walk(&c);
+	/* A run that never went below HBM would prove nothing. */
+	core_ok(stat_get(BLOCKS_SUNK_RAM) > 50 && stat_get(BLOCKS_LOADED) > 50);
+	core_ok(!disk || stat_get(BLOCKS_STORED) > 0);
 	core_exit(&c);
 }
 

@@ -11,6 +11,7 @@ static char msg[KVMD_TEXT_BYTES];
 static struct kvmd_hello h;
 static struct kvmd_space m;
 static struct kvmd_join j;
+static struct kvmd_resume r;
 
 static void setup(void)
 {
@@ -27,6 +28,10 @@ static void setup(void)
 	j = (struct kvmd_join) {
 		.h = { .type = KVMD_MSG_JOIN, .bytes = sizeof(j) },
 		.version = KVMD_WIRE_VERSION, .rank = 1,
+	};
+	r = (struct kvmd_resume) {
+		.h = { .type = KVMD_MSG_RESUME, .bytes = sizeof(r) },
+		.version = KVMD_WIRE_VERSION, .session = 5, .group_token = 99,
 	};
 }
 
@@ -61,6 +66,7 @@ START_TEST(good_messages_pass)
 	GOOD(h);
 	GOOD(m);
 	GOOD(j);
+	GOOD(r);
 	GOOD(e);
 	GOOD(bye);
 	a.h.type = KVMD_MSG_SLAB_ADDED;
@@ -96,7 +102,8 @@ START_TEST(types)
 {
 	static const uint32_t bad[] = {
 		0, KVMD_MSG_HELLO_REPLY, KVMD_MSG_SPACE_REPLY, KVMD_MSG_JOIN_REPLY,
-		KVMD_MSG_SLAB_ADD, KVMD_MSG_SLAB_DEL, KVMD_MSG_EPOCH_REPLY, KVMD_NR_MSG,
+		KVMD_MSG_SLAB_ADD, KVMD_MSG_SLAB_DEL, KVMD_MSG_EPOCH_REPLY,
+		KVMD_MSG_RESUME_REPLY, KVMD_NR_MSG,
 		KVMD_NR_MSG + 1, 0x10001, UINT32_MAX,
 	};
 
@@ -342,6 +349,23 @@ START_TEST(join)
 }
 END_TEST
 
+START_TEST(resume)
+{
+	r.version = 9;
+	BAD(r, -EPROTO, "the client 9");
+	r.rank = KVMD_MAX_RANKS;
+	BAD(r, -EINVAL, "rank");
+	r.resv0 = 1;
+	BAD(r, -EINVAL, "resv");
+	for (int i = 0; i < 4; i++) {
+		r.resv[i] = 1;
+		BAD(r, -EINVAL, "resv");
+	}
+	r.rank = KVMD_MAX_RANKS - 1;
+	GOOD(r);
+}
+END_TEST
+
 static TCase *group(Suite *s, const char *name)
 {
 	TCase *tc = tcase_create(name);
@@ -360,7 +384,7 @@ int main(void)
 
 	tcase_add_test(tc, good_messages_pass);
 	tcase_add_test(tc, lengths);
-	tcase_add_loop_test(tc, types, 0, 11);
+	tcase_add_loop_test(tc, types, 0, 12);
 	tcase_add_test(tc, file_descriptors);
 	tcase_add_test(tc, names);
 	tcase_add_test(tc, short_text);
@@ -380,6 +404,7 @@ int main(void)
 	tcase_add_test(tc, space_devices);
 	tc = group(s, "join");
 	tcase_add_test(tc, join);
+	tcase_add_test(tc, resume);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_ENV);
 	failed = srunner_ntests_failed(sr);

@@ -150,6 +150,25 @@ START_TEST(children_wait_for_their_parents)
 }
 END_TEST
 
+START_TEST(more_orphans_than_can_be_remembered)
+{
+	open_one();
+	for (uint32_t n = 60; n; n--)
+		drig_block(&r, n, 0, n < 60 ? n + 1 : 0);
+	for (uint32_t n = 1; n <= 60; n++)
+		ck_assert_int_eq(drig_write(&r, n), 0);
+	disk_forget(r.t, r.rec[20].place);
+	r.rec[20].place = 0;
+	drig_quiet(&r);
+	r.orphan_most = 3;
+	restart();
+	ck_assert_uint_eq(nr_there(21, 40), 40);
+	ck_assert_uint_eq(nr_there(1, 20), 0);
+	ck_assert_uint_eq(drig_info(&r).nr_parked, 0);
+	drig_check(&r);
+}
+END_TEST
+
 START_TEST(orphans_are_dropped)
 {
 	open_one();
@@ -564,6 +583,7 @@ int main(void)
 	add(s, "parked blocks go when their room is needed",
 	    parked_blocks_go_when_their_room_is_needed);
 	add(s, "children wait for their parents", children_wait_for_their_parents);
+	add(s, "more orphans than can be remembered", more_orphans_than_can_be_remembered);
 	add(s, "orphans are dropped", orphans_are_dropped);
 	add(s, "what is forgotten stays so", what_is_forgotten_stays_so);
 	add(s, "forgotten while it is written", forgotten_while_it_is_written);

@@ -213,6 +213,47 @@ START_TEST(a_flipped_bit_in_ram_is_a_miss)
 }
 END_TEST
 
+/* Chain @chain's block @pos leaves HBM, and its bytes in RAM get a flipped bit. */
+static uint32_t flip_in_ram(uint32_t pos)
+{
+	for (uint32_t id = 1; id < c.d->pool->next_fresh; id++) {
+		const struct block *b = pool_block(c.d->pool, id);
+
+		if (b->state != BLK_SEALED || b->slot || b->pos != pos || !b->ram)
+			continue;
+		((char *)ram_mem(c.d->tiers->ram, b->ram))[5] ^= 1;
+		return b->ram;
+	}
+	return 0;
+}
+
+START_TEST(a_ram_place_that_fails_twice_is_bad)
+{
+	struct ram_info i;
+	uint32_t chain = 1, nr = 0, bad = 0, place;
+
+	start_ram(16);
+	for (; chain <= 4; chain++)
+		make_chain(chain, 8);
+	for (int n = 0; n < 40 && nr < 2; n++, chain++) {
+		place = flip_in_ram(7);
+		ck_assert_uint_ne(place, 0);
+		/* Whose it was finds out; the place is free, and last freed is first used. */
+		for (uint32_t k = 1; k < chain; k++) {
+			open_all(1, k, 8, KVMD_OPEN_LOAD | KVMD_OPEN_WAIT);
+			close_seq(1);
+		}
+		nr += !bad || place == bad;
+		bad = bad ? bad : place;
+		ram_get_info(c.d->tiers->ram, &i);
+		ck_assert_uint_eq(i.nr_bad, nr == 2);
+		make_chain(chain, 8);
+	}
+	ck_assert_uint_eq(i.nr_bad, 1);
+	stop();
+}
+END_TEST
+
 START_TEST(swap_out_and_in)
 {
 	struct kvmd_sqe e;
@@ -308,6 +349,7 @@ int main(void)
 	tcase_add_test(tc, an_open_without_load_looks_only_at_hbm);
 	tcase_add_test(tc, publish_of_what_ram_has_refills_it);
 	tcase_add_test(tc, a_flipped_bit_in_ram_is_a_miss);
+	tcase_add_test(tc, a_ram_place_that_fails_twice_is_bad);
 	tcase_add_test(tc, swap_out_and_in);
 	tcase_add_test(tc, through_disk_and_back);
 	tcase_add_test(tc, a_restart_finds_what_disk_has);

@@ -197,11 +197,14 @@ int drig_try_open(struct drig *r)
 	r->recovered = false;
 	err = disk_create(&r->o, r->p, r->u, r->w, r->w, &r->ev, &r->t, r->msg, sizeof(r->msg));
 	ck_assert_msg(!err == !r->msg[0], "error %d with text '%s'", err, r->msg);
-	if (err)
+	if (err) {
 		r->t = NULL;
-	else
-		drig_until(r, r->recovered);
-	return err;
+		return err;
+	}
+	if (r->orphan_most)
+		disk_of(r->t)->orphan_most = r->orphan_most;
+	drig_until(r, r->recovered);
+	return 0;
 }
 
 void drig_open(struct drig *r)

@@ -23,8 +23,7 @@ struct load {
 	struct kvmd_proc p;
 	struct traffic t;
 	uint64_t looked_ns;		/* at its counters */
-	double stored;			/* then */
-	unsigned may_write;		/* sequences, as of then */
+	double stored;			/* blocks, then */
 };
 
 static struct load at[NR_SIZES], nop;
@@ -71,35 +70,35 @@ static double counter(struct kvmd_proc *p, const char *name)
 }
 
 /*
- * How many sequences may write now. Blocks published faster than the disk takes
- * them would be dropped, which costs copies and shows nothing: all may while HBM
- * and half of RAM have room for blocks that the disk does not have yet. Above
- * that one may when the disk has stood still since the last look, for blocks
- * leave only when others come.
+ * How many chains may be written until the next look. Blocks published faster
+ * than the disk takes them would be dropped, which costs copies and shows nothing:
+ * as many as HBM and half of RAM have room for, of blocks that the disk does not
+ * have. One in any case when the disk has stood still since the last look, for
+ * blocks leave only when others come.
  */
-static unsigned may_write(struct load *l)
+static void set_pace(struct load *l)
 {
 	static const char *const keys[] = {
 		"blocks_published", "blocks_stored", "blocks_dropped_ram", "blocks_evicted",
 		"blocks_sunk_ram",
 	};
 	const uint64_t now = time_ns();
-	double v[ARRAY_SIZE(keys)], under_way;
+	double v[ARRAY_SIZE(keys)], room;
 
 	if (now - l->looked_ns < LOOK_NS)
-		return l->may_write;
+		return;
 	l->looked_ns = now;
 	if (kvmd_statuses(&l->p, keys, v, ARRAY_SIZE(keys))) {
 		kvmd_show_log(&l->p);
 		kvb_die("%s: no counters in the daemon's status, or no daemon", l->p.name);
 	}
-	under_way = v[0] - v[1] - v[2] - (v[3] - v[4]);
-	if (under_way * (double)l->t.block < (double)(hbm_bytes() + hbm_bytes() / 2))
-		l->may_write = TRAFFIC_SEQS;
+	room = (double)(hbm_bytes() + hbm_bytes() / 2) / TRAFFIC_CHAIN - traffic_writing(&l->t) -
+	       (v[0] - v[1] - v[2] - (v[3] - v[4])) / l->t.chain_blocks;
+	if (room >= 1)
+		l->t.may_write = (unsigned)room;
 	else
-		l->may_write = v[1] <= l->stored;
+		l->t.may_write = v[1] <= l->stored && !traffic_writing(&l->t);
 	l->stored = v[1];
-	return l->may_write;
 }
 
 /* Writers and readers for @for_ns; bytes a second of counter @name. */
@@ -109,9 +108,12 @@ static double drive(struct load *l, unsigned writers, unsigned readers, const ch
 	double before = counter(&l->p, name), after;
 	uint64_t start;
 
-	for (start = time_ns(); time_ns() - start < for_ns;)
-		if (!traffic_pump(&l->t, writers ? min(writers, may_write(l)) : 0, readers))
+	for (start = time_ns(); time_ns() - start < for_ns;) {
+		if (writers)
+			set_pace(l);
+		if (!traffic_pump(&l->t, writers, readers))
 			traffic_wait(&l->t);
+	}
 	after = counter(&l->p, name);
 	return (after - before) * 1e9 / (double)(time_ns() - start);
 }
@@ -229,9 +231,10 @@ static double nops(bool traffic)
 	while (time_ns() - start < tier_amounts.slice_ns * 2 && n < MAX_NOPS) {
 		uint64_t t0;
 
-		if (traffic)
-			traffic_pump(&nop.t, min(WRITERS, may_write(&nop)),
-				     TRAFFIC_SEQS - WRITERS);
+		if (traffic) {
+			set_pace(&nop);
+			traffic_pump(&nop.t, WRITERS, TRAFFIC_SEQS - WRITERS);
+		}
 		nanosleep(&nap, NULL);
 		t0 = ticks();
 		kvc_prep_nop(kvc_get_sqe(nop_client));

@@ -91,8 +91,10 @@ bool traffic_pump(struct traffic *t, unsigned writers, unsigned readers)
 		bool write = i < writers;
 
 		/* Readers are the last ones, so that they are the same whoever writes. */
-		if (t->pending[i] || (!write && i < TRAFFIC_SEQS - readers))
+		if (t->pending[i] || (write ? !t->may_write : i < TRAFFIC_SEQS - readers))
 			continue;
+		t->writing[i] = write;
+		t->may_write -= write;
 		if (write)
 			start_write(t, i);
 		else
@@ -106,6 +108,15 @@ bool traffic_pump(struct traffic *t, unsigned writers, unsigned readers)
 			session_over(t, err);
 	}
 	return did || queued;
+}
+
+unsigned traffic_writing(const struct traffic *t)
+{
+	unsigned nr = 0;
+
+	for (unsigned i = 0; i < TRAFFIC_SEQS; i++)
+		nr += t->pending[i] && t->writing[i];
+	return nr;
 }
 
 void traffic_wait(struct traffic *t)

@@ -23,9 +23,11 @@ struct traffic {
 	uint8_t *args;			/* keys of each sequence */
 	uint64_t args_off;
 	uint64_t nr_chains;		/* published so far */
+	unsigned may_write;		/* chains, before somebody says that more may be */
 	uint64_t next_read;		/* chain */
 	uint64_t read_first, read_end;	/* chains that are read, round and round */
 	unsigned pending[TRAFFIC_SEQS];	/* completions to come */
+	bool writing[TRAFFIC_SEQS];	/* what they are of */
 	uint64_t nr_short;		/* chains of which not all was there */
 	uint64_t nr_refused;		/* entries */
 };
@@ -36,6 +38,7 @@ void traffic_init(struct traffic *t, struct kvmd_proc *p, uint64_t block, uint64
  * read_first to read_end. False: nothing to do now.
  */
 bool traffic_pump(struct traffic *t, unsigned writers, unsigned readers);
+unsigned traffic_writing(const struct traffic *t);	/* chains on their way */
 void traffic_wait(struct traffic *t);		/* for a completion, at most 1 ms */
 void traffic_drain(struct traffic *t);		/* all sequences closed */
 void traffic_exit(struct traffic *t);

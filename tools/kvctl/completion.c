@@ -16,6 +16,8 @@ static void print_options(const char *letters, bool global)
 /* What may follow NOUN VERB as an argument, asked from the daemon. */
 static const char *argument_source(const char *args)
 {
+	if (strstr(args, "TIER"))
+		return "tier list -n -o tier";
 	if (strstr(args, "SPACE"))
 		return "space list -n -o space";
 	if (strstr(args, "SESSION"))

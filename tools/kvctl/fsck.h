@@ -12,9 +12,13 @@
 #include "kvmd/lib/base.h"
 #include "kvmd/tier/disk_format.h"
 
+struct fsck_space;
+
 struct fsck_ops {
 	bool data;		/* read every payload and compare its checksum */
 	void (*fault)(void *ctx, uint64_t off, const char *text);
+	/* May be NULL: a block that a daemon would find. */
+	void (*block)(void *ctx, const struct fsck_space *sp, const struct disk_header *h);
 	/* May be NULL; @done of @total segments. */
 	void (*progress)(void *ctx, uint32_t done, uint32_t total);
 	void *ctx;

@@ -237,6 +237,8 @@ static void walk_block(struct walk *w, uint32_t seg, const struct disk_header *h
 	f->live_bytes += h->bytes;
 	sp->nr_live++;
 	sp->live_bytes += h->bytes;
+	if (w->ops->block)
+		w->ops->block(w->ops->ctx, sp, h);
 	if (w->piece)
 		walk_payload(w, seg, h);
 }
