@@ -43,7 +43,7 @@ static void put_block(const struct daemon *d, struct json *j, const struct block
 		json_u64(j, "parent", b->parent);
 	else
 		json_null(j, "parent");
-	if (sealed || b->owner >= POOL_MAX_CONNS)
+	if (sealed || block_is_lost(b) || b->owner >= POOL_MAX_CONNS)
 		json_null(j, "owner_session");
 	else
 		json_u64(j, "owner_session", d->session[b->owner].serial);

@@ -95,10 +95,33 @@ static void conn_put(struct conn *c)
 	c->keep_n = 0;
 }
 
+/*
+ * Whatever ends a connection, what its process had sent last may be unread: a BYE
+ * counts. A client that closes with messages unread resets the connection; that
+ * error comes once, before what it had sent.
+ */
+static void hear_bye(struct conn *c)
+{
+	struct kvmd_msg m;
+	ssize_t n;
+
+	for (int i = 0; i < 64 && !c->said_bye; i++) {
+		n = recv(c->sock, &m, sizeof(m), MSG_DONTWAIT | MSG_TRUNC);
+		if (n <= 0 && (n == 0 || errno != ECONNRESET))
+			return;
+		c->said_bye = n == (ssize_t)sizeof(m) && m.type == KVMD_MSG_BYE &&
+			      m.bytes == sizeof(m);
+	}
+	if (c->said_bye)
+		keep_conn(c->d, c);
+}
+
 void conn_close(struct conn *c)
 {
 	if (c->sock < 0)
 		return;
+	if (!c->said_bye)
+		hear_bye(c);
 	if (c->doomed) {
 		c->doomed = false;
 		c->d->nr_doomed--;
@@ -215,12 +238,6 @@ static void sock_done(struct uring_req *r, int res)
 
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			break;
-		/*
-		 * A client that closes with messages unread resets the connection; the
-		 * error comes once, before what it had sent: its BYE.
-		 */
-		if (n < 0 && errno == ECONNRESET && !i)
-			continue;
 		if (n <= 0 || (size_t)n > sizeof(buf)) {
 			conn_close(c);
 			return;

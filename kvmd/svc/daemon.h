@@ -251,6 +251,8 @@ struct daemon {
 	struct workers *slow;		/* for what may take long: chunks, recovery */
 	struct uring_req slow_req;
 	uint64_t slow_val;
+	uint64_t ram_bytes;		/* of the RAM tier when that was last looked at */
+	bool ram_said;			/* what the RAM tier is made of was logged */
 	char *disk_paths;		/* words that tiers' options point to */
 	struct epoch_wait epoch_wait[NR_EPOCH_WAIT];
 	struct admin *admin;

@@ -24,7 +24,21 @@ static void warn(void *ctx, const char *text)
 		log_warn("tiers: %s", text);
 }
 
-static struct tiers_events events = { .warn = warn };
+static void recovered(void *ctx)
+{
+	struct daemon *d = ctx;
+	struct disk_info i;
+
+	disk_get_info(d->tiers->disk, &i);
+	if (!i.recover_total)
+		return;			/* a new file */
+	log_info("disk tier: read the summaries of %llu segments %llu ms after start: %llu blocks, %llu of "
+		 "them of spaces that are not open", (unsigned long long)i.recover_total,
+		 (unsigned long long)((clock_ns() - d->start_ns) / 1000000),
+		 (unsigned long long)i.nr_places, (unsigned long long)i.nr_parked);
+}
+
+static struct tiers_events events = { .warn = warn, .recovered = recovered };
 
 /* ------------------------------------------------------------------ start */
 
@@ -106,10 +120,33 @@ int tiering_start(struct daemon *d, const struct ram_keep *keep, const struct ra
 
 /* -------------------------------------------------------------------- turns */
 
+/* Once, when all of the RAM tier is there: what it is made of. */
+static void say_ram(struct daemon *d)
+{
+	struct ram_info i;
+
+	ram_get_info(d->tiers->ram, &i);
+	if (i.nr_ready < i.nr_chunks)
+		return;
+	d->ram_said = true;
+	log_info("RAM tier: %u of %u chunks of %llu MiB ready after %llu ms: %llu MiB of hugetlb pages, "
+		 "%llu of huge shmem pages, %llu of 4 KiB pages; %llu locked%s%s", i.nr_ready,
+		 i.nr_chunks, (unsigned long long)(i.chunk_bytes >> 20),
+		 (unsigned long long)(i.start_ns / 1000000),
+		 (unsigned long long)(i.hugetlb_bytes >> 20), (unsigned long long)(i.thp_bytes >> 20),
+		 (unsigned long long)(i.small_bytes >> 20), (unsigned long long)(i.locked_bytes >> 20),
+		 i.text[0] ? "; " : "", i.text);
+}
+
 bool tiering_turn(struct daemon *d)
 {
 	struct tiers *t = d->tiers;
 	bool did = tiers_turn(t, d->now_ns);
+
+	if (unlikely(!d->ram_said && t->ram->bytes != d->ram_bytes)) {
+		d->ram_bytes = t->ram->bytes;
+		say_ram(d);
+	}
 
 	if (t->freed) {
 		t->freed = false;

@@ -74,6 +74,7 @@ static void recovered(void *ctx)
 	struct tiers *t = ctx;
 
 	t->freed = true;
+	t->ev->recovered(t->ev->ctx);
 }
 
 void tiers_space_opened(struct tiers *t, struct space *sp)

@@ -75,7 +75,8 @@ struct tiers_opts {
 };
 
 struct tiers_events {
-	void (*warn)(void *ctx, const char *text);	/* rate limited by the caller */
+	void (*warn)(void *ctx, const char *text);	/* rate limited by the listener */
+	void (*recovered)(void *ctx);	/* the disk tier has read what it had */
 	void *ctx;
 };
 

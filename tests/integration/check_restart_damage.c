@@ -78,8 +78,6 @@ START_TEST(killed_while_it_restores)
 }
 END_TEST
 
-/* ------------------------------------------------------------ what cannot be used */
-
 /* Open the kept block array of a daemon that stands still, by its name under /proc. */
 static int kept_fd(pid_t pid, const char *name)
 {
@@ -98,6 +96,58 @@ static int kept_fd(pid_t pid, const char *name)
 	}
 	return -1;
 }
+
+/* -------------------------------------------------------- what is still under way */
+
+/* Holds the state's lock as I/O under way would: from the daemon's end until it is told. */
+static void late_io(struct peer *me, struct hd *hd, void *arg)
+{
+	struct flock fl = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	int fd = *(int *)arg;
+
+	(void)hd;
+	T_EQ(fcntl(fd, F_OFD_SETLKW, &fl), 0);
+	say(me, 1);
+	hear(me);
+	close(fd);
+	say(me, 2);
+}
+
+START_TEST(io_of_the_dead_daemon_is_waited_for)
+{
+	struct kvc *k;
+	struct peer p;
+	pid_t pid;
+	int fd;
+
+	start(POOL);
+	k = plain_client(&d, "sp", 64);
+	open_publish(k, 1, 8, 5);
+	pid = hd_daemon_pid(&d);
+	fd = kept_fd(pid, "kvmd-state");
+	T(fd >= 0);
+	peer_start(&p, &d, late_io, &fd);
+	close(fd);
+	T_EQ(kill(d.pid, SIGSTOP), 0);		/* nothing is started before it has the lock */
+	T_EQ(kill(pid, SIGKILL), 0);
+	T_EQ(hear(&p), 1);
+	T_EQ(kill(d.pid, SIGCONT), 0);
+	hd_said(&d, "waiting until the former daemon and its I/O are gone");
+	T(!d.text || !strstr(d.text + d.mark, "restored"));
+	say(&p, 1);
+	T_EQ(hear(&p), 2);
+	hd_said(&d, "restored");
+	hd_said(&d, " serves ");
+	T_EQ(kvc_reconnect(k), 1);
+	expect_lookup(k, 5, 8, 8);
+	hd_check(&d);
+	peer_end(&p);
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
+/* ------------------------------------------------------------ of another version */
 
 /* @change what is kept, then kill: the daemon after it says @why and begins anew. */
 static void expect_cold(const char *memfd, off_t at, uint32_t value, const char *why)
@@ -247,6 +297,7 @@ int main(void)
 	suite_add_tcase(s, t);
 	tcase_set_timeout(t, 120);
 	tcase_add_loop_test(t, killed_while_it_restores, 0, 12);
+	tcase_add_test(t, io_of_the_dead_daemon_is_waited_for);
 	tcase_add_test(t, a_block_array_of_another_version);
 	tcase_add_test(t, a_state_of_another_version);
 	tcase_add_test(t, a_state_of_another_build);

@@ -329,6 +329,41 @@ START_TEST(disk_is_drained_and_used_again)
 }
 END_TEST
 
+START_TEST(a_file_is_drained_or_kept_after_all)
+{
+	char line[256], two[96];
+
+	snprintf(two, sizeof(two), "%s/two.img", dir);
+	fill(6);
+	expect("tier drain tier=ram\n", "\"draining\":true");
+	core_settle(&c);
+	expect("tier undrain tier=ram\n", "\"draining\":false");
+	snprintf(line, sizeof(line), "tier drain path=%s\n", path);
+	expect(line, "there is no other file");
+	snprintf(line, sizeof(line), "tier add tier=disk path=%s bytes=8388608\n", two);
+	expect(line, "\"tier\":\"disk\"");
+	expect(line, "\"errno\":");			/* twice */
+	expect("tier show tier=disk\n", "\"files\":2");
+	snprintf(line, sizeof(line), "tier drain path=%s\n", path);
+	expect(line, "\"draining\":true");
+	snprintf(line, sizeof(line), "tier undrain path=%s\n", path);
+	expect(line, "\"draining\":false");
+	expect(line, "\"draining\":false");		/* it is not: fine */
+	core_settle(&c);
+	expect("tier show tier=disk\n", "\"files\":2");
+	expect("check run\n", "\"ok\":true");
+	fill(6);
+	snprintf(line, sizeof(line), "tier drain path=%s\n", path);
+	expect(line, "\"draining\":true");
+	core_settle(&c);
+	expect("tier show tier=disk\n", "\"files\":1");
+	expect("check run\n", "\"ok\":true");
+	snprintf(line, sizeof(line), "tier undrain path=%s\n", path);
+	expect(line, "not a file of the disk tier");
+	ck_assert_int_eq(unlink(two), 0);
+}
+END_TEST
+
 START_TEST(what_is_held_stays_until_then)
 {
 	struct kvmd_sqe e = core_op(KVMD_OP_SEQ_CLOSE, 1);
@@ -403,6 +438,7 @@ int main(void)
 	suite_add_tcase(s, ram);
 	tcase_add_checked_fixture(disk, setup_disk, teardown);
 	tcase_add_test(disk, disk_is_drained_and_used_again);
+	tcase_add_test(disk, a_file_is_drained_or_kept_after_all);
 	tcase_add_test(disk, a_raised_epoch_is_answered_when_it_is_on_disk);
 	tcase_add_test(disk, who_asked_for_an_epoch_may_be_gone);
 	suite_add_tcase(s, disk);
