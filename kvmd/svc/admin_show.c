@@ -13,6 +13,7 @@
 #include "kvmd/lib/clock.h"
 #include "kvmd/lib/stats.h"
 #include "kvmd/pool/policy.h"
+#include "kvmd/svc/keep.h"
 
 /* ------------------------------------------------------------------- memory */
 
@@ -102,6 +103,38 @@ static uint32_t nr_spaces(const struct pool *p)
 	return nr;
 }
 
+/* What this daemon began with: none (no supervisor), cold, warm. */
+static void status_restart(const struct daemon *d, struct json *j)
+{
+	static const char *const starts[] = { "none", "cold", "warm" };
+	const struct keep *k = d->keep;
+
+	json_obj(j, "restart");
+	json_str(j, "start", starts[k ? k->start : KEEP_NONE]);
+	if (k && k->start == KEEP_COLD)
+		json_str(j, "why_cold", k->why_cold);
+	if (k && k->start == KEEP_WARM) {
+		json_u64(j, "restarts", k->run.restarts);
+		json_u64(j, "took_us", k->nr.ns / 1000);
+		json_u64(j, "spaces", k->nr.spaces);
+		json_u64(j, "slabs", k->nr.slabs);
+		json_u64(j, "slabs_lost", k->nr.slabs_gone);
+		json_u64(j, "clients", k->nr.sessions);
+		json_u64(j, "clients_lost", k->nr.sessions_gone);
+		json_u64(j, "clients_resumed", k->nr.resumed);
+		json_u64(j, "clients_not_past", k->nr_barrier);
+		json_u64(j, "hbm_blocks", k->nr.hbm);
+		json_u64(j, "ram_blocks", k->nr.ram);
+		json_u64(j, "private_blocks", k->nr.open);
+		json_u64(j, "disk_only_blocks", k->nr.disk);
+		json_u64(j, "held_slots", k->nr.held);
+		json_u64(j, "bad_slots", k->nr.bad);
+		json_u64(j, "lost_blocks", k->nr.lost);
+		json_u64(j, "damaged_records", k->nr.damaged);
+	}
+	json_obj_end(j);
+}
+
 static int show_status(struct admin_conn *c)
 {
 	const struct daemon *d = c->d;
@@ -129,6 +162,7 @@ static int show_status(struct admin_conn *c)
 	admin_put_pressure(d, j);
 	json_obj_end(j);
 	admin_put_tiers(d, j);
+	status_restart(d, j);
 	json_obj(j, "counters");
 	for (unsigned i = 0; i < KVMD_NR_STAT; i++)
 		json_u64(j, stats_name(i), ld_rlx(&stats_val[i]));

@@ -137,7 +137,7 @@ static bool refill(struct op *op, const struct sealing *w, uint32_t pos, struct 
 {
 	struct session *s = op->s;
 
-	if (there->state == BLK_LOADING || pool_is_moving(s->d->pool, there))
+	if (there->state == BLK_LOADING)
 		return false;
 	index_refill(s->d->ix, w->gp, there, b, parent);
 	seq_blocks(&s->st, op->e.seq, op->e.group)[pos] = pool_id(s->d->pool, there);

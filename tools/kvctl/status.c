@@ -60,6 +60,21 @@ static void print_tiers(struct ctl *k, json_object *doc)
 	}
 }
 
+/* What a daemon under a supervisor began with. */
+static void print_restart(json_object *doc)
+{
+	json_object *r = ctl_get(doc, "restart");
+	const char *start = ctl_str(r, "start");
+
+	if (!strcmp(start, "warm"))
+		printf("restart    warm: %s blocks in HBM, %s in RAM, %s private; %s of %s clients "
+		       "are back, %s lost\n", ctl_str(r, "hbm_blocks"), ctl_str(r, "ram_blocks"),
+		       ctl_str(r, "private_blocks"), ctl_str(r, "clients_resumed"),
+		       ctl_str(r, "clients"), ctl_str(r, "clients_lost"));
+	else if (!strcmp(start, "cold") && ctl_str(r, "why_cold")[0])
+		printf("restart    cold: %s\n", ctl_str(r, "why_cold"));
+}
+
 static void print_hits(json_object *doc)
 {
 	static const struct {
@@ -116,6 +131,7 @@ static int status_show(struct ctl *k, int argc, char **argv)
 		print_head(doc);
 		print_memory(k, doc);
 		print_tiers(k, doc);
+		print_restart(doc);
 		print_hits(doc);
 		print_pressure(doc);
 	}
