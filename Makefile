@@ -47,7 +47,7 @@ FUZZ_RUNS ?= 5000000
 SEEDS ?= 200
 #: SEED=N           the first seed of `make check-crash` [drawn and printed]
 SEED ?=
-#: BENCH_DIR=DIR    where `make bench-tier` makes its files, 9 GiB [.]
+#: BENCH_DIR=DIR    where `make bench-tier` makes its files, 12 GiB [.]
 BENCH_DIR ?= .
 
 #: DESTDIR=DIR      prepended to every installed path
@@ -248,6 +248,7 @@ $(O)/.flags $(O)/.sources: FORCE
 
 $(call objs,$(LIBKVCLIENT_SRC)): ROOM_CFLAGS = $(CFLAGS_LIBKVCLIENT)
 $(call objs,$(TEST_SRC) $(wildcard tests/*.c)): ROOM_CFLAGS = $(CFLAGS_TESTS)
+$(call objs,tools/kvtrace/replay_daemon.c): ROOM_CFLAGS = -DKVMD_KEEPER_NAME='"$(keeper_name)"'
 
 $(O)/obj/%.o: %.c $(O)/.flags
 	@mkdir -p $(@D)
@@ -390,7 +391,7 @@ check-man: build-tests
 
 # Shows
 
-## demo             a daemon, four engine processes, a generated workload, the report
+## demo             three tiers, four engine processes, the daemon killed half way, the report
 .PHONY: demo
 demo: all
 	@KVMD_BUILD_DIR='$(abspath $(O))' scripts/demo.sh

@@ -54,6 +54,7 @@ slab_bytes = 16M
 block_bytes_hint = 4096
 [ram]
 bytes = 32M
+hugetlb = no
 lock = no
 [disk]
 path = $disk/disk

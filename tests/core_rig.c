@@ -152,6 +152,18 @@ void core_settle(struct core *c)
 	}
 }
 
+void core_recovered(struct core *c)
+{
+	struct disk_info i = { .recovering = true };
+
+	while (c->d->tiers->disk && i.recovering) {
+		core_settle(c);
+		disk_get_info(c->d->tiers->disk, &i);
+		if (i.recovering)
+			(void)uring_wait(c->d->u, 1000000);
+	}
+}
+
 /* ------------------------------------------------------------------- clients */
 
 static void close_fds(struct msghdr *mh)

@@ -71,6 +71,7 @@ bool core_pump(struct core_client *cl);		/* take messages, answer slabs; any? */
 
 bool core_turn(struct core *c);			/* something was done */
 void core_work(struct core *c);			/* wait for the workers */
+void core_recovered(struct core *c);		/* and the disk tier has read what it had */
 void core_settle(struct core *c);		/* until nothing is left to do; clients answer */
 
 /* Put @bytes into args; their offset. */

@@ -143,7 +143,9 @@ static enum taken take(struct seqtab *st, struct pool_restore *r, uint32_t s, ui
 	/* Its slot, if the row names one that is nobody's now, may still be read. */
 	pool_restore_hold_slot(r, &st->sp->gp[g], (uint32_t)ld_rlx(row));
 	*id = 0;
-	return at->state == BLK_FREE ? TAKEN_LOST : TAKEN_WRONG;
+	/* Free, or nobody's and only there to hold the slot that a load was under way to. */
+	return at->state == BLK_FREE || (at->state == BLK_QUARANTINE && !at->leases) ?
+	       TAKEN_LOST : TAKEN_WRONG;
 }
 
 /* Positions from @nr on are given back, last first. */
@@ -179,15 +181,18 @@ static uint32_t leading(const struct seqtab *st, const struct pool_restore *r, u
 	return i;
 }
 
-/* Its loads ended with the daemon: what every group has of it stays. */
-static void cut_loads(struct seqtab *st, struct pool_restore *r, uint32_t s)
+/*
+ * Its loads ended with the daemon: what every group has of it stays, in front of
+ * the first position that was @lost.
+ */
+static void cut_loads(struct seqtab *st, struct pool_restore *r, uint32_t s, const uint32_t *lost)
 {
 	struct seq *q = &st->seq[s];
 	uint64_t tokens = UINT64_MAX;
 
 	for (uint32_t g = 0; g < st->sp->nr_groups; g++) {
 		const struct kvmd_group *geo = &st->sp->gp[g].geo;
-		uint32_t n = leading(st, r, s, g);
+		uint32_t n = min(leading(st, r, s, g), lost[g]);
 
 		if (n < q->len[g] && geo->rule != KVMD_RULE_FULL)
 			tokens = 0;
@@ -249,17 +254,24 @@ static bool restore_one(struct seqtab *st, struct pool_restore *r, uint32_t s, u
 {
 	struct seq *q = &st->seq[s];
 	bool good, loading = q->loading, swapped = q->flags & SEQ_F_SWAPPED;
-	uint32_t nr[TAKEN_WRONG + 1] = { 0 };
+	uint32_t nr[TAKEN_WRONG + 1] = { 0 }, lost[KVMD_MAX_GROUPS];
 
-	for (uint32_t g = 0; g < st->sp->nr_groups; g++)
-		for (uint32_t i = 0; i < q->len[g]; i++)
-			nr[take(st, r, s, g, i, owner)]++;
+	for (uint32_t g = 0; g < st->sp->nr_groups; g++) {
+		lost[g] = UINT32_MAX;
+		for (uint32_t i = 0; i < q->len[g]; i++) {
+			enum taken t = take(st, r, s, g, i, owner);
+
+			nr[t]++;
+			if (t == TAKEN_LOST)
+				lost[g] = min(lost[g], i);
+		}
+	}
 	q->loading = false;
 	good = !nr[TAKEN_WRONG] && (!nr[TAKEN_LOST] || swapped || loading);
 	if (!good)
 		return false;		/* its rows stay as they are until its processes are gone */
 	if (loading)
-		cut_loads(st, r, s);
+		cut_loads(st, r, s, lost);
 	else if (nr[TAKEN_BELOW])
 		q->flags |= SEQ_F_SWAPPED;
 	if (nr[TAKEN_LOST] && swapped)

@@ -479,12 +479,18 @@ bool reclaim_turn(struct reclaim *rc, uint64_t now_ns)
 
 /* ------------------------------------------------------------------ reports */
 
+/* Blocks that nobody leases: idle, or on their way down already. */
+static uint32_t nr_unused(const struct gpool *gp)
+{
+	return gp->nr_idle + gp->out.nr;
+}
+
 /* Idle blocks may lie in slabs that drain, whose slots are not counted any more. */
 static uint32_t nr_leased(const struct gpool *gp)
 {
 	uint32_t used = gp->nr_slots - gp->nr_free;
 
-	return used > gp->nr_idle ? used - gp->nr_idle : 0;
+	return used > nr_unused(gp) ? used - nr_unused(gp) : 0;
 }
 
 uint32_t reclaim_pressure(const struct space *sp)
@@ -510,7 +516,7 @@ void reclaim_report(const struct reclaim *rc, const struct gpool *gp, char *buf,
 	snprintf(buf, bytes,
 		 "space %s group %u: %u slots, %u free, %u idle, %u leased, %u coming, %u waiting; "
 		 "tenant %s uses %llu bytes (max %llu); %u records free",
-		 gp->sp->name, gp->idx, gp->nr_slots, gp->nr_free, gp->nr_idle,
+		 gp->sp->name, gp->idx, gp->nr_slots, gp->nr_free, nr_unused(gp),
 		 nr_leased(gp), gp->nr_coming, gp->nr_waiters, t->name,
 		 (unsigned long long)t->hbm_bytes, (unsigned long long)t->hbm_max,
 		 rc->pool->nr_free_blk);

@@ -22,7 +22,7 @@
 #define ADMIN_MAX_CONNS		16
 #define ADMIN_SCHEMA		1
 #define ADMIN_MORE		1	/* run(): call me again next turn */
-#define ADMIN_LATER		2	/* run(): call me again when admin_resume() or wake_ns says */
+#define ADMIN_LATER		2	/* run(): again when admin_resume() or wake_ns says */
 #define ADMIN_MAX_WAITS		8	/* that wait for something: the others stay free */
 #define ADMIN_SCAN		4096	/* records looked at in one turn */
 #define ADMIN_ROW_COST		64	/* writing a row takes as long as looking at so many */

@@ -81,8 +81,8 @@ static int space_raise(struct admin_conn *c)
 	if (!c->count[1])
 		return ADMIN_LATER;
 	if (c->wait_err)
-		return admin_refuse(c, c->wait_err, "space %s is at epoch %llu now, but a restart may "
-				    "bring the former one back: disk: %s", sp->name,
+		return admin_refuse(c, c->wait_err, "space %s is at epoch %llu now, but a restart "
+				    "may bring the former one back: disk: %s", sp->name,
 				    (unsigned long long)sp->epoch, strerror(-c->wait_err));
 	json_str(&c->j, "space", sp->name);
 	json_u64(&c->j, "former_epoch", c->count[0]);

@@ -27,11 +27,11 @@ static void usage_add(struct usage *u, const struct gpool *gp)
 {
 	u->slots += gp->nr_slots;
 	u->free_slots += gp->nr_free;
-	u->idle_slots += gp->nr_idle;
+	u->idle_slots += gp->nr_idle + gp->out.nr;	/* those are on their way down */
 	u->waiters += gp->nr_waiters;
 	u->slot += gp->nr_slots * gp->slot_bytes;
 	u->free += gp->nr_free * gp->slot_bytes;
-	u->idle += gp->nr_idle * gp->slot_bytes;
+	u->idle += (gp->nr_idle + gp->out.nr) * gp->slot_bytes;
 	u->coming += gp->nr_coming * gp->slot_bytes;
 }
 

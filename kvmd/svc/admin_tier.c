@@ -311,7 +311,8 @@ static int arg_tier(struct admin_conn *c, unsigned *ret_which)
 	while (i < NR_ROW && strcmp(name, names[i]))
 		i++;
 	if (i == NR_ROW)
-		return admin_refuse(c, -EINVAL, "no tier '%.40s': there are hbm, ram and disk", name);
+		return admin_refuse(c, -EINVAL, "no tier '%.40s': there are hbm, ram and disk",
+				    name);
 	if (!has_tier(c->d, i))
 		return admin_refuse(c, -ENOENT, "there is no %s tier: set %s in the configuration "
 				    "and start anew", name,
@@ -400,7 +401,7 @@ static int add_file(struct admin_conn *c)
 		err = disk_add_path(c->d->tiers->disk, path, bytes, c->msg, sizeof(c->msg));
 	if (err)
 		return err;
-	log_info("uid %u: %s added to the disk tier; disk.path should name it before the next start",
+	log_info("uid %u: %s added to the disk tier; disk.path should name it by the next start",
 		 c->uid, path);
 	json_str(&c->j, "tier", "disk");
 	json_str(&c->j, "file", path);

@@ -183,7 +183,7 @@ static int join_check(struct conn *c, const struct kvmd_join *m, struct session 
 	for (uint32_t i = 0; i < POOL_MAX_CONNS; i++) {
 		const struct conn *o = &c->d->conn[i];
 
-		if (o->state == CONN_LIVE && o->s == s && o->rank == m->rank) {
+		if ((o->state == CONN_LIVE || o->waiting) && o->s == s && o->rank == m->rank) {
 			snprintf(text, KVMD_TEXT_BYTES, "rank %u is there already (pid %d)",
 				 m->rank, (int)o->pid);
 			return -EBUSY;

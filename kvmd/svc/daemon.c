@@ -55,6 +55,8 @@ static bool deadlocked(struct reclaim *rc, struct space *sp, uint64_t now_ns)
 	struct daemon *d = container_of(rc, struct daemon, rc);
 	uint64_t quiet = d->conf.pool.deadlock_ns;
 
+	if (sp->hold || (d->keep && d->keep->held[sp->id].nr))
+		return false;		/* memory of a former daemon's clients comes back */
 	for (uint32_t i = 0; i < POOL_MAX_CONNS; i++) {
 		const struct session *s = &d->session[i];
 

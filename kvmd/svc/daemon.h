@@ -252,6 +252,7 @@ struct daemon {
 	struct uring_req slow_req;
 	uint64_t slow_val;
 	uint64_t ram_bytes;		/* of the RAM tier when that was last looked at */
+	uint32_t nr_said[NR_TIER];	/* tier.nr_said when its text was last logged */
 	bool ram_said;			/* what the RAM tier is made of was logged */
 	char *disk_paths;		/* words that tiers' options point to */
 	struct epoch_wait epoch_wait[NR_EPOCH_WAIT];

@@ -130,12 +130,32 @@ static void say_ram(struct daemon *d)
 		return;
 	d->ram_said = true;
 	log_info("RAM tier: %u of %u chunks of %llu MiB ready after %llu ms: %llu MiB of hugetlb pages, "
-		 "%llu of huge shmem pages, %llu of 4 KiB pages; %llu locked%s%s", i.nr_ready,
+		 "%llu of huge shmem pages, %llu of 4 KiB pages; %llu locked", i.nr_ready,
 		 i.nr_chunks, (unsigned long long)(i.chunk_bytes >> 20),
 		 (unsigned long long)(i.start_ns / 1000000),
 		 (unsigned long long)(i.hugetlb_bytes >> 20), (unsigned long long)(i.thp_bytes >> 20),
-		 (unsigned long long)(i.small_bytes >> 20), (unsigned long long)(i.locked_bytes >> 20),
-		 i.text[0] ? "; " : "", i.text);
+		 (unsigned long long)(i.small_bytes >> 20), (unsigned long long)(i.locked_bytes >> 20));
+}
+
+/* What the tiers themselves met since the last look: they name chunk, or file and offset. */
+static void say_met(struct daemon *d)
+{
+	const struct tiers *t = d->tiers;
+	uint32_t ram = tier_bottom(t->ram)->nr_said;
+	uint32_t disk = t->disk ? tier_bottom(t->disk)->nr_said : 0;
+	struct disk_info di;
+	struct ram_info ri;
+
+	if (unlikely(ram != d->nr_said[TIER_RAM])) {
+		d->nr_said[TIER_RAM] = ram;
+		ram_get_info(t->ram, &ri);
+		warn(d, ri.text);
+	}
+	if (unlikely(disk != d->nr_said[TIER_DISK])) {
+		d->nr_said[TIER_DISK] = disk;
+		disk_get_info(t->disk, &di);
+		warn(d, di.text);
+	}
 }
 
 bool tiering_turn(struct daemon *d)
@@ -147,6 +167,7 @@ bool tiering_turn(struct daemon *d)
 		d->ram_bytes = t->ram->bytes;
 		say_ram(d);
 	}
+	say_met(d);
 
 	if (t->freed) {
 		t->freed = false;

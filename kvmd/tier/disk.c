@@ -5,6 +5,7 @@
  * Core thread only. disk_create() and disk_add_path() block on files being
  * opened and made; nothing else does.
  */
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/random.h>
@@ -15,6 +16,8 @@
 #include "kvmd/tier/disk_int.h"
 
 #define WAIT_NS		1000000ull	/* of destroy for what is under way */
+#define LOCK_NS		2000000000ull	/* longest wait for a lock at start */
+#define LOCK_LOOK_MS	10
 
 void disk_say(struct disk *d, const char *fmt, ...)
 {
@@ -23,6 +26,7 @@ void disk_say(struct disk *d, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(d->text, sizeof(d->text), fmt, ap);
 	va_end(ap);
+	d->t.nr_said++;
 }
 
 bool disk_writable(const struct disk *d)
@@ -255,6 +259,19 @@ static int join(struct disk *d, unsigned nr, char *msg, size_t n)
 	return -ENOMEM;
 }
 
+/* A daemon that was killed has the lock until its last I/O has ended. */
+static int open_or_wait(struct disk *d, struct dfile *f, const struct disk_opts *o, unsigned i,
+			char *msg, size_t n)
+{
+	uint64_t until = clock_ns() + LOCK_NS;
+	int err;
+
+	do {
+		err = dfile_open(d, f, o->path[i], o->bytes, msg, n);
+	} while (err == -EBUSY && clock_ns() < until && poll(NULL, 0, LOCK_LOOK_MS) <= 0);
+	return err;
+}
+
 static int open_files(struct disk *d, const struct disk_opts *o, char *msg, size_t n)
 {
 	uint8_t uuid[16];
@@ -262,7 +279,7 @@ static int open_files(struct disk *d, const struct disk_opts *o, char *msg, size
 	int err;
 
 	for (unsigned i = 0; i < o->nr_paths; i++) {
-		err = dfile_open(d, &d->file[i], o->path[i], o->bytes, msg, n);
+		err = open_or_wait(d, &d->file[i], o, i, msg, n);
 		if (err)
 			return err;
 	}

@@ -26,6 +26,7 @@
 #define LOOK		4096u		/* segments looked at for one victim */
 #define ASK		256u		/* blocks asked for per poll */
 #define FUTILE_NS	100000000ull	/* nothing was gained: wait */
+#define NR_FUTILE	4u		/* victims in a row of which all blocks stayed */
 
 /* ---------------------------------------------------------------------- copies */
 
@@ -155,8 +156,13 @@ static void victim_over(struct disk *d)
 
 	c->step = DV_NONE;
 	c->again = true;	/* for another */
-	if (c->kept_pages && c->kept_pages >= c->had_pages && !c->f->draining)
+	if (!c->kept_pages || c->kept_pages < c->had_pages || c->f->draining)
+		c->nr_futile = 0;
+	else if (++c->nr_futile == NR_FUTILE) {
+		/* Nothing is to be gained now. One alone says little: the next may be empty. */
+		c->nr_futile = 0;
 		c->retry_ns = d->now + FUTILE_NS;
+	}
 	disk_seg_free(d, c->f, c->s);
 }
 

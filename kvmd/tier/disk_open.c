@@ -147,9 +147,11 @@ static int look(struct dfile *f, uint64_t size, char *msg, size_t n)
 			best = &s[i];
 	if (best && !is_zero(best->set_uuid, sizeof(best->set_uuid))) {
 		*f->sb = *best;
-		if (disk_super_check(&s[0]) || disk_super_check(&s[1]))
-			disk_say(f->d, "%s: one copy of the superblock is broken, the other is "
-				 "used", f->path);
+		for (unsigned i = 0; i < 2; i++)
+			if (disk_super_check(&s[i]))
+				disk_say(f->d, "%s: superblock at offset %u: %s: the other copy is "
+					 "used", f->path, i * DISK_ALIGN,
+					 disk_why_name(disk_super_check(&s[i])));
 	} else {
 		f->fresh = true;	/* blank, or drained and of no set any more */
 		if (!best)

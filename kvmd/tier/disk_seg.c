@@ -43,7 +43,8 @@ void disk_place_drop(struct disk *d, struct dfile *f, struct dseg *s, struct dpl
 	switch (pl->state) {
 	case DP_ALLOC:
 		o = disk_dopen(f, s);
-		o->nr_pending--;
+		if (o)
+			o->nr_pending--;
 		/* fall through */
 	case DP_WRITING:
 	case DP_LIVE:
@@ -257,7 +258,7 @@ bool disk_room_soon(struct tier *t, const struct gpool *gp, uint64_t bytes)
 	struct disk *d = disk_of(tier_bottom(t));
 
 	if (d->t.draining || d->t.broken || d->stopping || d->recovering || d->c.retry_ns ||
-	    !disk_space_of(d, gp->sp) || !disk_rate_ok(d))
+	    !(disk_space_of(d, gp->sp) || disk_space_coming(d, gp->sp)) || !disk_rate_ok(d))
 		return false;
 	for (unsigned i = 0; i < DISK_MAX_FILES; i++)
 		if (takes_blocks(&d->file[i], disk_pages(bytes)))
@@ -460,6 +461,15 @@ static void dopen_io_done(struct dio *io, int err)
 	}
 }
 
+/* Places that were given out and not written to: at the end nobody will. */
+static bool is_awaited(const struct dopen *o)
+{
+	const struct disk *d = o->f->d;
+
+	return o->nr_pending &&
+	       (!d->stopping || o->nr_writing || d->c.nr_copies || d->t.nr_inflight);
+}
+
 /* Start what can be started: headers, marks, seal. */
 void dopen_pump(struct dopen *o)
 {
@@ -469,7 +479,7 @@ void dopen_pump(struct dopen *o)
 		fly(o);
 	if (o->busy || (o->s->nr_forget && !o->failed && write_forgotten(o)))
 		return;
-	if (!o->closed || o->nr_pending)
+	if (!o->closed || is_awaited(o))
 		return;
 	if (o->failed) {
 		sealed(o);

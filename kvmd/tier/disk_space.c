@@ -306,6 +306,13 @@ struct dspace *disk_space_of(struct disk *d, const struct space *space)
 	return NULL;
 }
 
+bool disk_space_coming(struct disk *d, const struct space *space)
+{
+	const struct dspace *sp = entry_of(d, space);
+
+	return sp && !sp->durable && disk_writable(d);
+}
+
 void disk_space_opened(struct tier *t, const struct space *space)
 {
 	struct disk *d = disk_of(tier_bottom(t));
@@ -367,9 +374,14 @@ int disk_space_load(struct disk *d, struct dfile *f, char *msg, size_t n)
 	}
 	for (uint32_t i = 0; !err && i < DISK_MAX_SPACES * 2; i++) {
 		const struct disk_space *e = (const struct disk_space *)(mem + i * DISK_ALIGN);
+		enum disk_why why = disk_space_check(e, i / 2);
 		struct dspace *sp = &d->sp[i / 2];
 
-		if (disk_space_check(e, i / 2) || (sp->used && sp->e->seq >= e->seq))
+		if (why && (e->magic || e->seq))
+			disk_say(d, "%s: entry %u of the space table at offset %llu: %s: not used",
+				 f->path, i / 2, (unsigned long long)disk_space_at(i / 2, i % 2),
+				 disk_why_name(why));
+		if (why || (sp->used && sp->e->seq >= e->seq))
 			continue;
 		*sp->e = *e;
 		sp->used = sp->durable = true;

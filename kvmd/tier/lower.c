@@ -197,6 +197,17 @@ static uint32_t missing_chain(struct tiers *t, struct block *b, struct block **c
 }
 
 /*
+ * RAM may be full of blocks that wait for this one, which waits for RAM: when
+ * nothing is under way that would free some, one of them has to be let go.
+ */
+static int clean_for_store(struct tiers *t, struct gpool *gp, struct block *up)
+{
+	int err = tiers_clean(t, gp, up);
+
+	return err == -EPERM || (err == -ENOSPC && t->nr_free_move == NR_MOVES) ? err : -EAGAIN;
+}
+
+/*
  * Store @b, its parents first, from the root down. 0: its own store has begun;
  * -EAGAIN: later; else it cannot be.
  */
@@ -219,7 +230,7 @@ static int store_chain(struct tiers *t, struct gpool *gp, struct block *b)
 			err = tiers_store(t, gp, up);
 		else if (up->state == BLK_SEALED || up->state == BLK_EVICTING)
 			/* Only in HBM: to RAM first, its store next time. */
-			err = tiers_clean(t, gp, up) == -EPERM ? -EPERM : -EAGAIN;
+			err = clean_for_store(t, gp, up);
 		else
 			err = -EAGAIN;	/* on its way up */
 	}

@@ -22,6 +22,7 @@ void ram_say(struct ram *rt, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(rt->text, sizeof(rt->text), fmt, ap);
 	va_end(ap);
+	rt->t.nr_said++;
 }
 
 /* ------------------------------------------------------------ lists of chunks */

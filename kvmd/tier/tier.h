@@ -69,6 +69,7 @@ struct tier {
 	struct tier *below;		/* stacked test tiers pass on to it; NULL: the real one */
 	uint64_t bytes, used_bytes;	/* capacity now, and taken */
 	uint64_t nr_inflight;		/* requests accepted, done() still to come */
+	uint32_t nr_said;		/* changes of the text in its info; of the real tier */
 	bool draining;			/* takes no new block */
 	bool broken;			/* failed too often: takes no new block, still reads */
 };

@@ -75,22 +75,21 @@ int tiers_create(const struct tiers_opts *o, struct pool *p, struct index *ix, s
 	t->nr_free_move = NR_MOVES;
 	err = make_ram(t, u, slow, keep, kept, msg, msg_bytes);
 	if (err)
-		goto err_free;
+		goto err_destroy;
 	p->lower = &tiers_lower;
 	p->lower_ctx = t;
 	err = make_disk(t, u, workers, slow, msg, msg_bytes);
 	if (err)
-		goto err_destroy_ram;
+		goto err_destroy;
 	*ret_t = t;
 	return 0;
 
-err_destroy_ram:
+err_destroy:
 	p->lower = NULL;
-	/* The RAM tier's first chunk is being made. */
+	/* The RAM tier's first chunk may be being made. */
 	while (workers_nr_pending(slow))
 		workers_reap(slow);
 	tier_destroy(t->disk);
-err_free:
 	tier_destroy(t->ram);
 	mem_big_free(t, sizeof(*t));
 	return err;

@@ -162,7 +162,7 @@ static uint64_t a_place(struct image *im, size_t *ret_bytes)
 
 START_TEST(one_flipped_bit_is_a_fault)
 {
-	uint64_t seed = test_seed(), runs = min(test_fuzz_runs(1000), MAX_WALKS), at;
+	uint64_t seed = test_seed(), runs = min(test_fuzz_runs(500), MAX_WALKS), at;
 	unsigned char c;
 	struct image im;
 	size_t bytes;
@@ -202,7 +202,7 @@ static void refinish(struct image *im, uint64_t at, size_t bytes)
 
 START_TEST(any_damage_is_walked)
 {
-	uint64_t seed = test_seed(), runs = min(test_fuzz_runs(400), MAX_WALKS);
+	uint64_t seed = test_seed(), runs = min(test_fuzz_runs(200), MAX_WALKS);
 	static unsigned char buf[DISK_ALIGN];
 	struct image im;
 	size_t bytes;

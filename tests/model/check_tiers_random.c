@@ -299,6 +299,7 @@ static void run(uint64_t seed, const char *faults, bool disk)
 	core_geometry(&m, "s", BLOCK, 49);
 	core_client(&c, &cl, "default", &m, SEQS, DEPTH * 16);
 	core_settle(&c);
+	core_recovered(&c);
 	ck_assert_int_eq(ram_resize(c.d->tiers->ram, 2 << 20), 0);
 	core_settle(&c);
 	if (faults)

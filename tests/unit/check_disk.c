@@ -97,6 +97,79 @@ START_TEST(many_at_once)
 }
 END_TEST
 
+START_TEST(more_requests_than_can_be_started)
+{
+	static struct drig_req q[DISK_NR_DREQ + 500];
+
+	r.block_bytes = 4096;
+	r.o.block_bytes_hint = 4096;
+	r.o.bytes = 40 << 20;
+	open_one();
+	for (uint32_t n = 1; n <= ARRAY_SIZE(q); n++) {
+		drig_block(&r, n, 0, n - 1);
+		drig_until(&r, drig_write_start(&r, &q[n - 1], n, (n - 1) * r.block_bytes));
+	}
+	for (uint32_t n = 1; n <= ARRAY_SIZE(q); n++)
+		drig_until(&r, q[n - 1].over);
+	for (uint32_t n = 1; n <= ARRAY_SIZE(q); n++)
+		drig_read_start(&r, &q[n - 1], n, (n - 1) * r.block_bytes);
+	ck_assert_uint_eq(r.t->nr_inflight, ARRAY_SIZE(q));
+	for (uint32_t n = 1; n <= ARRAY_SIZE(q); n++) {
+		drig_until(&r, q[n - 1].over);
+		ck_assert_int_eq(q[n - 1].r.err, 0);
+	}
+	drig_check(&r);
+}
+END_TEST
+
+static void (*real_done)(struct uring_req *u, int res);
+static unsigned nr_again;
+
+/* The first times it was interrupted, or there was no room for it. */
+static void again(struct uring_req *u, int res)
+{
+	nr_again++;
+	real_done(u, nr_again % 2 ? -EINTR : nr_again < 6 ? -EAGAIN : res);
+}
+
+static int last_err;
+
+static void io_over(struct dio *io, int err)
+{
+	last_err = err;
+	io->p = NULL;
+}
+
+static int run_io(struct dio *io, enum dio_op op, uint64_t off)
+{
+	*io = (struct dio) {
+		.f = &disk_of(r.t)->file[0], .op = op, .buf = 0, .p = r.mem, .bytes = 8192,
+		.off = off, .done = io_over,
+	};
+	dio_submit(io);
+	real_done = io->u.done;
+	io->u.done = again;
+	nr_again = 0;
+	drig_until(&r, !io->p);
+	return last_err;
+}
+
+START_TEST(interrupted_io_is_tried_again)
+{
+	struct dio io;
+
+	open_one();
+	ck_assert_int_eq(run_io(&io, DIO_READ, 0), 0);
+	ck_assert_uint_ge(nr_again, 6);
+	ck_assert_int_eq(disk_super_check((const struct disk_super *)r.mem), DISK_FINE);
+	ck_assert_int_eq(run_io(&io, DIO_WRITE, 0), 0);
+	ck_assert_int_eq(run_io(&io, DIO_SYNC, 0), 0);
+	/* Behind the end of the file there is nothing, and that is an error. */
+	ck_assert_int_eq(run_io(&io, DIO_READ, r.o.bytes), -EIO);
+	ck_assert_int_eq(run_io(&io, DIO_READ, r.o.bytes - 4096), -EIO);
+}
+END_TEST
+
 START_TEST(a_stranger_is_not_there)
 {
 	struct drig_req q;
@@ -609,6 +682,8 @@ int main(void)
 	add(s, "what was written is read", what_was_written_is_read);
 	add(s, "blocks of all sizes", blocks_of_all_sizes);
 	add(s, "many at once", many_at_once);
+	add(s, "more requests than can be started", more_requests_than_can_be_started);
+	add(s, "interrupted I/O is tried again", interrupted_io_is_tried_again);
 	add(s, "a stranger is not there", a_stranger_is_not_there);
 	add(s, "freed while it is written", freed_while_it_is_written);
 	add(s, "freed while it is read", freed_while_it_is_read);

@@ -109,6 +109,28 @@ START_TEST(blocks_are_parked_until_their_space_is_opened)
 }
 END_TEST
 
+START_TEST(a_space_is_opened_in_the_middle)
+{
+	for (unsigned k = 1; k <= 40; k += 13) {
+		open_one();
+		drig_fill(&r, 1, 40);
+		drig_close(&r, true);
+		/* The parents were parked; the children come when their space is open. */
+		r.open_after = k;
+		drig_reopen(&r);
+		drig_quiet(&r);
+		ck_assert_uint_eq(nr_there(1, 40), 40);
+		ck_assert_uint_eq(drig_info(&r).nr_parked, 0);
+		drig_check(&r);
+		r.open_after = 0;
+		drig_close(&r, true);
+		unlink(r.path[0]);
+		memset(r.rec, 0, sizeof(r.rec));
+		drig_space_close(&r, 0);
+	}
+}
+END_TEST
+
 START_TEST(parked_blocks_go_when_their_room_is_needed)
 {
 	open_one();
@@ -580,6 +602,7 @@ int main(void)
 	add(s, "what was told comes back after a kill", what_was_told_comes_back_after_a_kill);
 	add(s, "blocks are parked until their space is opened",
 	    blocks_are_parked_until_their_space_is_opened);
+	add(s, "a space is opened in the middle", a_space_is_opened_in_the_middle);
 	add(s, "parked blocks go when their room is needed",
 	    parked_blocks_go_when_their_room_is_needed);
 	add(s, "children wait for their parents", children_wait_for_their_parents);

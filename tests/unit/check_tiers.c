@@ -26,6 +26,8 @@ static void start(const char *const *opts, uint32_t slots)
 	core_geometry(&m, "s", BLOCK, slots + 1);
 	core_client(&c, &cl, "default", &m, 64, 4096);
 	core_settle(&c);
+	core_recovered(&c);
+	core_settle(&c);
 }
 
 static void stop(void)

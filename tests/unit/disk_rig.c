@@ -26,6 +26,26 @@ static uint32_t number(const uint8_t *key)
 	return n;
 }
 
+static struct space *space_make(struct drig *r, unsigned i, uint64_t epoch)
+{
+	struct space *sp = &r->p->space[i];
+
+	snprintf(sp->name, sizeof(sp->name), "space-%u", i);
+	sp->id = i;
+	sp->sid = (uint16_t)(i + 1);
+	sp->epoch = epoch;
+	sp->tenant = &r->tenant;
+	sp->nr_groups = sp->nr_shards = 1;
+	sp->gp[0].sp = sp;
+	sp->gp[0].geo = (struct kvmd_group) {
+		.plane_bytes = r->block_bytes, .planes = 1, .block_tokens = 16, .max_slots = 100,
+	};
+	sp->in_use = true;
+	r->p->sid[sp->sid].sp = sp;
+	r->p->sid[sp->sid].epoch = epoch;
+	return sp;
+}
+
 static int space_of(const struct drig *r, const struct disk_space *e)
 {
 	for (unsigned i = 0; i < DRIG_SPACES; i++)
@@ -43,7 +63,10 @@ static enum disk_verdict found(void *ctx, const struct disk_space *e, const stru
 
 	ck_assert_uint_lt(n, DRIG_MAX);
 	if (i < 0) {
-		r->nr_parked++;
+		if (++r->nr_parked == r->open_after) {
+			space_make(r, 0, disk_space_epoch(r->t, e->tenant, e->name));
+			disk_space_opened(r->t, &r->p->space[0]);
+		}
 		return DISK_PARK;
 	}
 	if (h->epoch != r->p->space[i].epoch || r->rec[n].place) {
@@ -253,22 +276,8 @@ void drig_exit(struct drig *r)
 
 struct space *drig_space(struct drig *r, unsigned i, uint64_t epoch)
 {
-	struct space *sp = &r->p->space[i];
-	static uint32_t last_id;
+	struct space *sp = space_make(r, i, epoch);
 
-	snprintf(sp->name, sizeof(sp->name), "space-%u", i);
-	sp->id = ++last_id;
-	sp->sid = (uint16_t)(i + 1);
-	sp->epoch = epoch;
-	sp->tenant = &r->tenant;
-	sp->nr_groups = sp->nr_shards = 1;
-	sp->gp[0].sp = sp;
-	sp->gp[0].geo = (struct kvmd_group) {
-		.plane_bytes = r->block_bytes, .planes = 1, .block_tokens = 16, .max_slots = 100,
-	};
-	sp->in_use = true;
-	r->p->sid[sp->sid].sp = sp;
-	r->p->sid[sp->sid].epoch = epoch;
 	disk_space_opened(r->t, sp);
 	drig_quiet(r);
 	return sp;

@@ -45,6 +45,7 @@ struct drig {
 	struct drig_rec rec[DRIG_MAX];
 	unsigned nr_keep, nr_moved, nr_lost, nr_taken, nr_parked, nr_later, nr_gone;
 	bool recovered;
+	unsigned open_after;		/* space 0 is opened when so many were parked; 0: not */
 	uint32_t orphan_most;		/* when opened; 0: as it is */
 	int raised;			/* last answer of disk_space_raise(), 1: none yet */
 	uint8_t *acked;			/* [DRIG_MAX] shared with children: written, and told */

@@ -20,7 +20,7 @@
 
 #define PLANE_BYTES	4096ull
 #define START_NS	30000000000ull
-#define MAX_DAEMONS	8
+#define MAX_DAEMONS	16
 
 static struct kvmd_proc *running[MAX_DAEMONS];
 

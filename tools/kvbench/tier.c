@@ -15,7 +15,7 @@
 const uint64_t tier_size[NR_SIZES] = { 256 << 10, 512 << 10, 2 << 20 };
 
 struct tier_amounts tier_amounts = {
-	.file_bytes = 1ull << 30, .mem_bytes = 1ull << 30, .slice_ns = 400000000,
+	.file_bytes = 1ull << 30, .mem_bytes = 1ull << 30, .slice_ns = 300000000,
 	.recover_blocks = 1000000,
 };
 
@@ -41,7 +41,7 @@ uint64_t cpu_ns(void)
 
 static void make_dir(void)
 {
-	const uint64_t want = tier_amounts.file_bytes * 9;
+	const uint64_t want = tier_amounts.file_bytes * 12;
 	char at[PATH_MAX];
 	struct statvfs fs;
 
@@ -64,7 +64,7 @@ void kvb_tier_setup(void)
 {
 	if (bench.quick)
 		tier_amounts = (struct tier_amounts) {
-			.file_bytes = 320ull << 20, .mem_bytes = 256ull << 20,
+			.file_bytes = 640ull << 20, .mem_bytes = 256ull << 20,
 			.slice_ns = 60000000, .recover_blocks = 50000,
 		};
 	make_dir();

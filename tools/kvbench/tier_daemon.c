@@ -2,19 +2,25 @@
 /*
  * tier_daemon.c - the tiers behind a whole daemon: a client, rings, reclaim.
  *
- * A daemon per block size: little HBM and RAM, a disk that was written once from
- * end to end. What it moved is told by its own counters, over the time of the
- * slice. For NOP round trips another one, whose core thread spins alone on the
- * server's processor while its workers, and all clients, share the other one.
+ * Two daemons per block size, with little HBM and RAM: one that only writes, its
+ * disk written from end to end before, and one that only reads what it wrote in the
+ * beginning, so that neither has to move what the other one needs. What they moved
+ * is told by their own counters, over the time of the slice. For NOP round trips
+ * another one, whose core thread spins alone on the server's processor while its
+ * workers, and all clients, share the other one.
  */
 #include <dirent.h>
 #include <sched.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "tools/kvbench/tier_traffic.h"
 
 #define NOP_GAP_NS	200000
 #define MAX_NOPS	65536u
+#define HBM_BYTES	(64ull << 20)	/* all sequences together hold half of it */
+#define RAM_BYTES	(HBM_BYTES * 3)
+#define DIRTY_BYTES	(HBM_BYTES / 4 + RAM_BYTES / 2)	/* set_pace() */
 #define WRITERS		4u		/* sequences that write while NOPs are timed */
 #define LOOK_NS		2000000ull	/* between two looks at the daemon's counters */
 
@@ -24,22 +30,20 @@ struct load {
 	struct traffic t;
 	uint64_t looked_ns;		/* at its counters */
 	double stored;			/* blocks, then */
+	uint64_t nr_short;		/* chains read that were not whole, when last chosen */
+	double base;			/* under_way() when the disk had everything */
 };
 
-static struct load at[NR_SIZES], nop;
+static struct load writer[NR_SIZES], reader[NR_SIZES], nop;
 static struct kvc *nop_client;
 static double rtt[MAX_NOPS];
 
 /* ------------------------------------------------------------------- set-up */
 
-static uint64_t hbm_bytes(void)
-{
-	return tier_amounts.mem_bytes / 8;
-}
-
 static void daemon_start(struct kvmd_proc *p, const char *name, uint64_t block, const char *spin)
 {
-	const unsigned long long hbm = hbm_bytes(), disk = tier_amounts.file_bytes;
+	const unsigned long long hbm = HBM_BYTES, ram = RAM_BYTES;
+	const unsigned long long disk = tier_amounts.file_bytes;
 	struct kvmd_opts o = {
 		.name = name, .plane_bytes = block, .spin = spin, .anywhere = true,
 		.blocks = hbm / block,
@@ -51,7 +55,7 @@ static void daemon_start(struct kvmd_proc *p, const char *name, uint64_t block, 
 		 "[device host]\nkind = host\nbytes = %llu\n"
 		 "[ram]\nbytes = %llu\n"
 		 "[disk]\npath = %s\nbytes = %llu\nadmission = 1\nscrub_rate = 0\n",
-		 (hbm * 4 + disk * 2) / block, hbm + (64ull << 20), hbm,
+		 (hbm + ram + disk) * 2 / block, hbm + (64ull << 20), ram,
 		 tier_path(name), disk);
 	o.conf = conf;
 	kvmd_start(p, &o);
@@ -69,36 +73,59 @@ static double counter(struct kvmd_proc *p, const char *name)
 	return v;
 }
 
-/*
- * How many chains may be written until the next look. Blocks published faster
- * than the disk takes them would be dropped, which costs copies and shows nothing:
- * as many as HBM and half of RAM have room for, of blocks that the disk does not
- * have. One in any case when the disk has stood still since the last look, for
- * blocks leave only when others come.
- */
-static void set_pace(struct load *l)
+/* Blocks published, and neither stored nor dropped since; *ret_stored: those on disk. */
+static double under_way(struct load *l, double *ret_stored)
 {
 	static const char *const keys[] = {
 		"blocks_published", "blocks_stored", "blocks_dropped_ram", "blocks_evicted",
 		"blocks_sunk_ram",
 	};
-	const uint64_t now = time_ns();
-	double v[ARRAY_SIZE(keys)], room;
+	double v[ARRAY_SIZE(keys)];
 
-	if (now - l->looked_ns < LOOK_NS)
-		return;
-	l->looked_ns = now;
 	if (kvmd_statuses(&l->p, keys, v, ARRAY_SIZE(keys))) {
 		kvmd_show_log(&l->p);
 		kvb_die("%s: no counters in the daemon's status, or no daemon", l->p.name);
 	}
-	room = (double)(hbm_bytes() + hbm_bytes() / 2) / TRAFFIC_CHAIN - traffic_writing(&l->t) -
-	       (v[0] - v[1] - v[2] - (v[3] - v[4])) / l->t.chain_blocks;
+	*ret_stored = v[1];
+	return v[0] - v[1] - v[2] - (v[3] - v[4]);
+}
+
+/*
+ * How many chains may be written until the next look. Blocks published faster
+ * than the disk takes them would be dropped, which costs copies and shows nothing:
+ * blocks that the disk does not have yet get more room than HBM has, so that they
+ * have to leave, and less than RAM has. One in any case when the disk has stood still since the last look, for
+ * blocks leave only when others come.
+ */
+static void set_pace(struct load *l)
+{
+	const uint64_t now = time_ns();
+	double room, stored;
+
+	if (now - l->looked_ns < LOOK_NS)
+		return;
+	l->looked_ns = now;
+	room = (double)DIRTY_BYTES / TRAFFIC_CHAIN - traffic_writing(&l->t) -
+	       (under_way(l, &stored) - l->base) / l->t.chain_blocks;
 	if (room >= 1)
 		l->t.may_write = (unsigned)room;
 	else
-		l->t.may_write = v[1] <= l->stored && !traffic_writing(&l->t);
-	l->stored = v[1];
+		l->t.may_write = stored <= l->stored && !traffic_writing(&l->t);
+	l->stored = stored;
+}
+
+/* From here on: the disk has what is there, but for what may stay in HBM. */
+static void pace_start(struct load *l)
+{
+	double before;
+
+	traffic_drain(&l->t);
+	under_way(l, &l->stored);
+	do {
+		before = l->stored;
+		usleep(10000);
+		l->base = under_way(l, &l->stored);
+	} while (l->stored > before && !interrupted);
 }
 
 /* Writers and readers for @for_ns; bytes a second of counter @name. */
@@ -124,6 +151,7 @@ static void write_some(struct load *l, uint64_t bytes)
 	const uint64_t until = time_ns() + 60000000000ull;
 	const double want = counter(&l->p, "bytes_stored") + (double)bytes;
 
+	pace_start(l);
 	while (counter(&l->p, "bytes_stored") < want) {
 		drive(l, TRAFFIC_SEQS, 0, "bytes_stored", 50000000);
 		if (time_ns() > until) {
@@ -137,7 +165,7 @@ static void write_some(struct load *l, uint64_t bytes)
 /* Chains that are on disk and, read round and round, in nothing above it. */
 static void choose_chains(struct load *l)
 {
-	const uint64_t above = hbm_bytes() * 2 / TRAFFIC_CHAIN;
+	const uint64_t above = (HBM_BYTES + RAM_BYTES) / TRAFFIC_CHAIN;
 	const uint64_t nr = tier_amounts.file_bytes / 2 / TRAFFIC_CHAIN;
 
 	write_some(l, (nr + above / 2) * TRAFFIC_CHAIN);
@@ -145,20 +173,26 @@ static void choose_chains(struct load *l)
 	l->t.read_first = l->t.read_end - nr;
 }
 
+/* A daemon whose disk was written once from end to end. */
 static void load_start(struct load *l, const char *name, uint64_t block, const char *spin)
 {
 	daemon_start(&l->p, name, block, spin);
-	traffic_init(&l->t, &l->p, block, hbm_bytes() / block);
-	/* Once from end to end, and its memory once. */
+	traffic_init(&l->t, &l->p, block, HBM_BYTES / block);
 	write_some(l, tier_amounts.file_bytes * 5 / 4);
 }
 
 void tier_daemon_setup(void)
 {
-	static const char *const name[NR_SIZES] = { "d256k", "d512k", "d2m" };
+	static const char *const name[NR_SIZES][2] = {
+		{ "w256k", "r256k" }, { "w512k", "r512k" }, { "w2m", "r2m" },
+	};
 
-	for (unsigned i = 0; i < NR_SIZES; i++)
-		load_start(&at[i], name[i], tier_size[i], NULL);
+	for (unsigned i = 0; i < NR_SIZES; i++) {
+		load_start(&writer[i], name[i][0], tier_size[i], NULL);
+		daemon_start(&reader[i].p, name[i][1], tier_size[i], NULL);
+		traffic_init(&reader[i].t, &reader[i].p, tier_size[i], HBM_BYTES / tier_size[i]);
+		choose_chains(&reader[i]);
+	}
 }
 
 /* --------------------------------------------------------------- throughput */
@@ -167,11 +201,16 @@ double tier_daemon_rate(unsigned size, bool write)
 {
 	const char *name = write ? "bytes_stored" : "bytes_fetched";
 	unsigned writers = write ? TRAFFIC_SEQS : 0, readers = TRAFFIC_SEQS - writers;
-	struct load *l = &at[size];
+	struct load *l = write ? &writer[size] : &reader[size];
 	double v;
 
-	if (!write)
+	if (write)
+		pace_start(l);
+	if (!write && l->t.nr_short > l->nr_short) {
+		/* Something was dropped: what is read has to be there. */
 		choose_chains(l);
+		l->nr_short = l->t.nr_short;
+	}
 	drive(l, writers, readers, name, tier_amounts.slice_ns / 4);	/* runs in */
 	v = drive(l, writers, readers, name, tier_amounts.slice_ns);
 	traffic_drain(&l->t);
@@ -255,6 +294,7 @@ void tier_nop_round(void)
 	kvmd_go(&nop.p);
 	choose_chains(&nop);
 	quiet = nops(false);
+	pace_start(&nop);
 	drive(&nop, WRITERS, TRAFFIC_SEQS - WRITERS, "bytes_stored",
 	      tier_amounts.slice_ns / 4);
 	moved = counter(&nop.p, "bytes_stored") + counter(&nop.p, "bytes_fetched");

@@ -13,7 +13,7 @@
 #include "tools/kvbench/tier.h"
 
 #define TRAFFIC_SEQS	8u
-#define TRAFFIC_CHAIN	(8ull << 20)	/* bytes of a sequence */
+#define TRAFFIC_CHAIN	(4ull << 20)	/* bytes of a sequence */
 
 struct traffic {
 	struct kvmd_proc *p;

@@ -254,7 +254,7 @@ static int iostat_show(struct ctl *k, int argc, char **argv)
 }
 
 const struct ctl_verb ctl_iostat_verbs[] = {
-	{ "show", "[INTERVAL [COUNT]]", 0, 2, "onby", "per tier: blocks and bytes a second, refusals",
-	  iostat_show },
+	{ "show", "[INTERVAL [COUNT]]", 0, 2, "onby",
+	  "per tier: blocks and bytes a second, refusals", iostat_show },
 	{ 0 },
 };

@@ -72,8 +72,8 @@ extern const struct ctl_verb ctl_status_verbs[], ctl_stat_verbs[], ctl_space_ver
 	ctl_dev_verbs[], ctl_slab_verbs[], ctl_drain_verbs[], ctl_conf_verbs[],
 	ctl_tier_verbs[], ctl_iostat_verbs[], ctl_prefetch_verbs[], ctl_explain_verbs[],
 	ctl_pressure_verbs[], ctl_trace_verbs[], ctl_fault_verbs[],
-	ctl_check_verbs[], ctl_fsck_verbs[], ctl_log_verbs[], ctl_completion_verbs[], ctl_help_verbs[],
-	ctl_version_verbs[];
+	ctl_check_verbs[], ctl_fsck_verbs[], ctl_log_verbs[], ctl_completion_verbs[],
+	ctl_help_verbs[], ctl_version_verbs[];
 
 /* ----------------------------------------------------------- dispatch.c */
 

@@ -293,7 +293,8 @@ static int tier_add(struct ctl *k, int argc, char **argv)
 	bool ram = !strcmp(argv[0], "ram");
 	const char *size = ram ? argv[1] : argc > 2 ? argv[2] : NULL;
 	char bytes[32], cell[32];
-	const char *disk[] = { "tier", "disk", "path", argv[1], "bytes", size ? bytes : NULL, NULL };
+	const char *disk[] = { "tier", "disk", "path", argv[1], "bytes", size ? bytes : NULL,
+			       NULL };
 	const char *mem[] = { "tier", "ram", "bytes", bytes, NULL };
 	json_object *doc;
 	uint64_t v = 0;
@@ -304,6 +305,9 @@ static int tier_add(struct ctl *k, int argc, char **argv)
 	if (size && conf_parse_bytes(size, &v))
 		return ctl_usage("'%s' is no size", size);
 	snprintf(bytes, sizeof(bytes), "%llu", (unsigned long long)v);
+	if (!ram && argv[1][0] != '/')
+		return ctl_usage("'%s' is not the whole path, from / on: the daemon has a "
+				 "directory of its own", argv[1]);
 	ret = ctl_ask(k, "tier", "add", ram ? mem : disk, &doc);
 	if (ret)
 		return ret;

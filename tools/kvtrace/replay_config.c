@@ -62,8 +62,9 @@ static void write_tiers(FILE *f, const struct replay_daemon *d, const struct rep
 	uint64_t bytes, segment;
 
 	if (ram)
-		/* Locked memory is a daemon's that stays. */
-		fprintf(f, "[ram]\nbytes = %llu\nlock = no\n", (unsigned long long)ram);
+		/* Huge pages and locked memory are for a daemon that stays. */
+		fprintf(f, "[ram]\nbytes = %llu\nhugetlb = no\nlock = no\n",
+			(unsigned long long)ram);
 	if (!disk)
 		return;
 	bytes = disk_bytes(o, disk, &segment);
