@@ -68,6 +68,7 @@ run 2 --nonsense; has err "unrecognized option '--nonsense'"; has err "Try 'kvbe
 run 2 --rounds 0; has err "--rounds: '0' is not a number from 1 to 1000"
 run 2 --rounds many; has err "--rounds: 'many'"
 run 2 --blocks 1; has err "--blocks: '1' is not a number from 4096 to 1G"
+run 1 --quick --dir "$tmp/none" tier; has err "$tmp/none: No such file or directory"; lacks out
 run 1 --quick --kvmd "$tmp/nothing" ring; has err "no session"; lacks out
 part "help and usage"
 
