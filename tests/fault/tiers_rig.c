@@ -33,7 +33,7 @@ static void settle(struct trig *r)
 void trig_init(struct trig *r)
 {
 	*r = (struct trig) {
-		.policy = "pool.policy=lru", .block = 32768, .slots = 24, .ram = 2 << 20,
+		.policy = "pool.policy=lru", .space = "s", .chain = CHAIN, .block = 32768, .slots = 24, .ram = 2 << 20,
 		.disk = true,
 	};
 	snprintf(r->dir, sizeof(r->dir), "/tmp/kvmd-fault.XXXXXX");
@@ -86,7 +86,7 @@ void trig_start(struct trig *r)
 	struct kvmd_space m;
 
 	ck_assert_int_eq(trig_try(r), 0);
-	core_geometry(&m, "s", r->block, r->slots + 1);
+	core_geometry(&m, r->space, r->block, r->slots + 1);
 	core_client(&r->c, &r->cl, "default", &m, SEQS, SEQS * CHAIN * 32);
 	settle(r);
 }
@@ -181,18 +181,18 @@ uint32_t trig_open(struct trig *r, uint32_t seq, uint32_t chain)
 	struct kvmd_sqe e;
 	struct kvmd_cqe q;
 
-	core_keys(chain, 0, CHAIN, keys);
-	e = core_open(&r->cl, seq, keys, CHAIN);
+	core_keys(chain, 0, r->chain, keys);
+	e = core_open(&r->cl, seq, keys, r->chain);
 	e.flags |= KVMD_OPEN_LOAD | KVMD_OPEN_WAIT;
 	q = trig_ask(r, &e);
-	core_ok_msg(q.res >= 0 && q.res <= (int)CHAIN, "open: %d", q.res);
+	core_ok_msg(q.res >= 0 && q.res <= (int)r->chain, "open: %d", q.res);
 	trig_prove(r, seq, chain, (uint32_t)q.res);
 	return (uint32_t)q.res;
 }
 
 uint32_t trig_hold(struct trig *r, uint32_t seq, uint32_t chain)
 {
-	uint32_t have = trig_open(r, seq, chain), more = CHAIN - have;
+	uint32_t have = trig_open(r, seq, chain), more = r->chain - have;
 	uint8_t keys[KVMD_KEY_BYTES * CHAIN];
 	struct kvmd_sqe e;
 	struct kvmd_cqe q;
@@ -202,13 +202,13 @@ uint32_t trig_hold(struct trig *r, uint32_t seq, uint32_t chain)
 	e = core_extend(seq, more);
 	q = trig_ask(r, &e);
 	core_ok_msg(q.res == (int)more, "extend by %u: %d", more, q.res);
-	for (uint32_t i = have; i < CHAIN; i++)
+	for (uint32_t i = have; i < r->chain; i++)
 		trig_paint(r, seq, chain, i);
 	core_keys(chain, have, more, keys);
 	e = core_publish(&r->cl, seq, have, keys, more);
 	q = trig_ask(r, &e);
 	core_ok_msg(q.res >= 0, "publish: %d", q.res);
-	trig_prove(r, seq, chain, CHAIN);
+	trig_prove(r, seq, chain, r->chain);
 	return have;
 }
 

@@ -3,7 +3,7 @@
  * tiers_rig.h - the whole daemon turned by hand, with HBM, RAM and disk that are
  * all too small, used by requests that prove every byte they are given.
  *
- * A chain is CHAIN blocks whose bytes follow from chain and position. serve()
+ * A chain is a few blocks whose bytes follow from chain and position. serve()
  * opens it, proves what came, writes and publishes the rest: it works whatever
  * the tiers below have lost, or the test fails. empty() lets go of everything and
  * finds that nothing is left of it in any tier. One client, one sequence at a
@@ -14,7 +14,7 @@
 
 #include "tests/core_rig.h"
 
-#define CHAIN		8u		/* blocks of a chain */
+#define CHAIN		8u		/* most blocks of a chain */
 #define RIG_OPTS	8u
 
 struct trig {
@@ -23,6 +23,8 @@ struct trig {
 	char dir[64], path[80];		/* the disk tier's file */
 	const char *opt[RIG_OPTS];	/* more options, NULL: none */
 	const char *policy;
+	const char *space;
+	uint32_t chain;			/* blocks of one */
 	uint32_t block;			/* bytes */
 	uint32_t slots;			/* of HBM */
 	uint64_t ram;			/* bytes, a multiple of 2 MiB */

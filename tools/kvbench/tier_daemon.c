@@ -94,8 +94,8 @@ static double under_way(struct load *l, double *ret_stored)
  * How many chains may be written until the next look. Blocks published faster
  * than the disk takes them would be dropped, which costs copies and shows nothing:
  * blocks that the disk does not have yet get more room than HBM has, so that they
- * have to leave, and less than RAM has. One in any case when the disk has stood still since the last look, for
- * blocks leave only when others come.
+ * have to leave, and less than RAM has. One in any case when the disk has stood
+ * still since the last look, for blocks leave only when others come.
  */
 static void set_pace(struct load *l)
 {
