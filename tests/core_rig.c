@@ -13,6 +13,7 @@
 #include "kvmd/lib/clock.h"
 #include "kvmd/lib/mem.h"
 #include "kvmd/lib/stats.h"
+#include "kvmd/tier/disk_int.h"
 
 /* ------------------------------------------------------------------ the daemon */
 
@@ -161,6 +162,20 @@ void core_recovered(struct core *c)
 		disk_get_info(c->d->tiers->disk, &i);
 		if (i.recovering)
 			(void)uring_wait(c->d->u, 1000000);
+	}
+}
+
+void core_quiet(struct core *c)
+{
+	struct daemon *d = c->d;
+	const struct disk *k = d->tiers && d->tiers->disk ?
+			       disk_of(tier_bottom(d->tiers->disk)) : NULL;
+
+	core_settle(c);
+	while (k && (k->nr_io || k->nr_work || k->recovering || disk_space_busy(k))) {
+		if (!(workers_reap(d->workers) + workers_reap(d->slow)))
+			(void)uring_wait(d->u, 1000000);
+		core_settle(c);
 	}
 }
 

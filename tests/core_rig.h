@@ -73,6 +73,7 @@ bool core_turn(struct core *c);			/* something was done */
 void core_work(struct core *c);			/* wait for the workers */
 void core_recovered(struct core *c);		/* and the disk tier has read what it had */
 void core_settle(struct core *c);		/* until nothing is left to do; clients answer */
+void core_quiet(struct core *c);		/* settled, and the disk tier's own I/O is over */
 
 /* Put @bytes into args; their offset. */
 uint64_t core_args(struct core_client *cl, const void *data, size_t bytes);

@@ -298,7 +298,7 @@ struct kvmd_key_list {
  * has no room, nothing changed; -EOPNOTSUPP: there is no RAM tier.
  * SEQ_SWAP_IN: brings all of it back, all or nothing, aux = deadline as for
  * EXTEND; completes when it is there. res = blocks that came back. Errors as
- * SEQ_EXTEND; -EIO: a private block could not be read back: only CLOSE is left.
+ * SEQ_EXTEND; -EIO: a block could not be read back: only CLOSE is left.
  */
 
 /*

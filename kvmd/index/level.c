@@ -216,6 +216,7 @@ void index_lost(struct index *ix, struct block *b)
 {
 	struct pool *p = ix->pool;
 	struct gpool *gp = pool_gpool(p, b);
+	struct block *up = pool_block(p, b->parent);	/* record 0 is free */
 
 	index_table_del(ix, index_hash(ix, b->sid, b->group, b->key), pool_id(p, b));
 	p->sid[b->sid].nr_sealed--;
@@ -224,6 +225,8 @@ void index_lost(struct index *ix, struct block *b)
 	block_set_state(b, BLK_QUARANTINE);
 	ix->nr_lost++;
 	index_lost_put(ix, b);
+	if (block_is_lost(up))
+		index_lost_put(ix, up);
 }
 
 void index_lose(struct index *ix, struct gpool *gp, struct block *b)

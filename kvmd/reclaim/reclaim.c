@@ -16,6 +16,7 @@
 #define RETRY_NS	100000000ull
 #define THROTTLE_NS	1000000ull
 #define WAIT_RETRY_NS	2000000ull	/* while somebody waits */
+#define FORCE_NS	10000000ull	/* a wait after which chains below HBM are given up for it */
 
 void reclaim_init(struct reclaim *rc, struct pool *p, struct index *ix,
 		  const struct reclaim_events *ev)
@@ -416,12 +417,33 @@ static bool lacks_slots(const struct gpool *gp)
 	return (uint64_t)w->nr + reclaim_reserve_slots(gp, w->nr) > gp->nr_free;
 }
 
+/*
+ * Idle blocks that stay only because their descendants below would be lost: when
+ * RAM takes no copy of them, whoever waits comes first.
+ */
+static bool force_out(struct reclaim *rc, struct gpool *gp, uint64_t now_ns)
+{
+	const struct waiter *w = list_first(&gp->waiters, struct waiter, link);
+	uint64_t want = (uint64_t)w->nr + reclaim_reserve_slots(gp, w->nr);
+	uint32_t nr;
+
+	if (!rc->tiers || gp->nr_coming || !lacks_slots(gp) || tiers_is_busy(rc->tiers) ||
+	    now_ns < w->since_ns + FORCE_NS)
+		return false;
+	nr = (uint32_t)min(want - gp->nr_free, (uint64_t)DIRECT_MAX);
+	(void)choose_out(rc, gp, nr);
+	nr = tiers_force_out(rc->tiers, gp, nr);
+	stat_add(RECLAIM_DIRECT, nr);
+	rc->kick |= nr > 0;
+	return nr > 0;
+}
+
 /* Nobody could be served from what is there. */
 static void waiters_stuck(struct reclaim *rc, uint64_t now_ns)
 {
 	for (uint32_t i = 0; i < rc->pool->space_end && rc->nr_waiters; i++) {
 		struct space *sp = &rc->pool->space[i];
-		bool waits = false;
+		bool waits = false, forced = false;
 
 		for (uint32_t g = 0; sp->in_use && g < sp->nr_groups; g++) {
 			struct gpool *gp = &sp->gp[g];
@@ -432,8 +454,9 @@ static void waiters_stuck(struct reclaim *rc, uint64_t now_ns)
 			waits = true;
 			if (!gp->nr_coming && lacks_slots(gp))
 				reclaim_take_slab(rc, gp);
+			forced |= gp->nr_waiters && force_out(rc, gp, now_ns);
 		}
-		if (waits)
+		if (waits && !forced)
 			break_deadlock(rc, sp, now_ns);
 	}
 }

@@ -170,6 +170,20 @@ enum op_ret op_seq_swap_out(struct op *op, int err, struct kvmd_cqe *c)
 
 /* ------------------------------------------------------------------ SWAP_IN */
 
+/* Did a block lose its bytes while it was out (a load of it by others failed)? */
+static bool lost_some(const struct op *op)
+{
+	for (uint32_t g = 0; g < op->s->sp->nr_groups; g++) {
+		for (uint32_t i = 0; i < op_seq(op)->len[g]; i++) {
+			const struct block *b = block_at(op->s, op->e.seq, g, i);
+
+			if (b && block_is_lost(b))
+				return true;
+		}
+	}
+	return false;
+}
+
 static uint32_t nr_out(const struct op *op, uint32_t g)
 {
 	uint32_t nr = 0;
@@ -276,6 +290,10 @@ enum op_ret op_seq_swap_in(struct op *op, int err, struct kvmd_cqe *c)
 		}
 		if (err)
 			return op_done(c, err);
+		if (lost_some(op)) {
+			op_seq(op)->flags |= SEQ_F_BROKEN;
+			return op_done(c, -EIO);
+		}
 		op->swap.done = copied;
 		in_slots(op);
 		op->grp = 0;

@@ -70,8 +70,11 @@ static void check_segment(struct dscan *sc, uint32_t k)
 	for (uint32_t i = 0; i < f->sb->nr_headers; i++) {
 		enum disk_why why;
 
-		if (h[i].magic != DISK_HEADER_MAGIC)
+		if (h[i].magic != DISK_HEADER_MAGIC) {
+			/* A write that failed left zeros, or a former generation's. */
+			info->nr_broken += i < sealed && h[i].generation == info->gen;
 			continue;
+		}
 		why = disk_header_check(f->sb, &h[i], seg, info->gen);
 		info->nr_broken += why == DISK_BAD_CRC && i < sealed;
 		if (why)

@@ -160,6 +160,22 @@ uint32_t tiers_finish_out(struct tiers *t, struct gpool *gp, uint32_t nr)
 	return freed;
 }
 
+uint32_t tiers_force_out(struct tiers *t, struct gpool *gp, uint32_t nr)
+{
+	uint32_t freed = 0;
+
+	while (freed < nr && gp->out.nr) {
+		struct block *b = pool_block(t->pool, gp->out.head);
+
+		if (pool_is_moving(t->pool, b))
+			break;
+		stat_inc(BLOCKS_EVICTED);
+		index_lose(t->ix, gp, b);
+		freed++;
+	}
+	return freed;
+}
+
 /* -------------------------------------------------------------- out of RAM */
 
 static bool disk_takes(const struct tiers *t)

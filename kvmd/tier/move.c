@@ -629,6 +629,12 @@ int tiers_swap_out(struct tiers *t, struct gpool *gp, struct block *b, struct sw
 	if (!may_start(t, &t->out, tier_block_bytes(gp)) || pool_is_moving(t->pool, b))
 		return -EAGAIN;
 	place = ram_place_get(t, gp, b);
+	/* As in tiers_clean(): making room may have begun to copy this very block. */
+	if (pool_is_moving(t->pool, b)) {
+		if (place)
+			ram_place_put(t, gp, place);
+		return -EAGAIN;
+	}
 	if (!place)
 		return t->free_move ? -ENOSPC : -EAGAIN;
 	m = move_get(t, MOVE_SWAP_OUT, gp, b);

@@ -194,6 +194,11 @@ void tiers_pump_clean(struct tiers *t, struct gpool *gp);
  * stored are dropped. How many slots are free now that were not.
  */
 uint32_t tiers_finish_out(struct tiers *t, struct gpool *gp, uint32_t nr);
+/*
+ * Free up to @nr slots from the head of @gp's out queue although what hangs below
+ * from those blocks is lost with them: RAM takes nothing, and somebody waits.
+ */
+uint32_t tiers_force_out(struct tiers *t, struct gpool *gp, uint32_t nr);
 /* Make room for one block of @gp in RAM, now or by stores under way; true: try again now. */
 bool tiers_ram_room(struct tiers *t, struct gpool *gp);
 /* Background: RAM below its watermark, stores ahead of need, drains. True: did something. */

@@ -9,26 +9,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "kvmd/tier/disk_int.h"
-
 #define FILE_BYTES	"disk.bytes=24M"
 #define SEQS		16u
 
 /* ------------------------------------------------------------------- the daemon */
-
-/* As core_settle(), and the disk tier's own writes are over. */
-static void settle(struct trig *r)
-{
-	struct daemon *d = r->c.d;
-	const struct disk *k = r->disk ? disk_of(tier_bottom(d->tiers->disk)) : NULL;
-
-	core_settle(&r->c);
-	while (k && (k->nr_io || k->nr_work || k->recovering || disk_space_busy(k))) {
-		if (!(workers_reap(d->workers) + workers_reap(d->slow)))
-			(void)uring_wait(d->u, 1000000);
-		core_settle(&r->c);
-	}
-}
 
 void trig_init(struct trig *r)
 {
@@ -88,7 +72,7 @@ void trig_start(struct trig *r)
 	ck_assert_int_eq(trig_try(r), 0);
 	core_geometry(&m, r->space, r->block, r->slots + 1);
 	core_client(&r->c, &r->cl, "default", &m, SEQS, SEQS * CHAIN * 32);
-	settle(r);
+	core_quiet(&r->c);
 }
 
 void trig_stop(struct trig *r)
@@ -217,7 +201,7 @@ void trig_close(struct trig *r, uint32_t seq)
 	struct kvmd_sqe e = core_op(KVMD_OP_SEQ_CLOSE, seq);
 
 	core_ok(trig_ask(r, &e).res == 0);
-	settle(r);
+	core_quiet(&r->c);
 }
 
 uint32_t trig_serve(struct trig *r, uint32_t first, uint32_t nr)
@@ -267,7 +251,7 @@ void trig_empty(struct trig *r)
 	for (int i = 0; i < 100 && nr_records(p); i++) {
 		r->c.skew_ns += 50000000;
 		r->c.d->rc.kick = true;
-		settle(r);
+		core_quiet(&r->c);
 	}
 	core_pump(&r->cl);
 	core_ok_msg(!r->cl.last_err, "epoch: %s", r->cl.text);

@@ -116,8 +116,8 @@ dd if=/dev/zero of="$tmp/direct" bs=4096 count=1 oflag=direct 2>"$tmp/err" ||
 	{ echo "SKIP: no O_DIRECT in $tmp (TMPDIR)"; exit 77; }
 
 # Instrumented binaries are slow: less of the same.
-n=300
-[ -z "$D" ] || n=200
+n=220
+[ -z "$D" ] || n=160
 "$kvtrace" gen -q --tools agent -n $n --system-tokens 1000 --turn-tokens 250 --seed 3 \
 	-o "$tmp/agent" || exit 1
 

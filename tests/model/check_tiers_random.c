@@ -100,14 +100,21 @@ static void paint(uint32_t s, uint32_t pos)
 		p[k] = seq[s].path[pos] * 2654435761u ^ k;
 }
 
-static void prove(uint32_t s, uint32_t first, uint32_t nr)
+/* @when: what gave the blocks. 244002641 is the inverse of the factor: whose bytes they are. */
+static void prove(uint32_t s, uint32_t first, uint32_t nr, const char *when)
 {
 	for (uint32_t i = first; i < first + nr; i++) {
 		const uint32_t *p = bytes_at(s, i);
+		uint32_t id = seq_blocks(&cl.s->st, s, 0)[i];
+		const struct block *b = pool_block(c.d->pool, id);
 
 		for (uint32_t k = 0; k < BLOCK / 4; k += 61)
 			core_ok_msg(p[k] == (seq[s].path[i] * 2654435761u ^ k),
-				    "seq %u position %u word %u: wrong byte", s, i, k);
+				    "%s: seq %u position %u of %u word %u: wrong byte: key %u, has %u's; "
+				    "block %u (%s, %u leases, slot %u, ram %u, disk %u, uses %u)", when,
+				    s, i, seq[s].len, k, seq[s].path[i], (p[k] ^ k) * 244002641u, id,
+				    blk_state_name(b->state), b->leases, b->slot, b->ram, b->disk,
+				    b->uses);
 	}
 }
 
@@ -154,7 +161,7 @@ static void do_open(uint32_t s)
 	got = (uint32_t)q.res;
 	core_ok(got == cl.s->st.seq[s].len[0]);
 	seq[s].len = seq[s].sealed = got;
-	prove(s, 0, got);
+	prove(s, 0, got, "open");
 }
 
 static void do_extend(uint32_t s)
@@ -188,9 +195,10 @@ static void do_publish(uint32_t s)
 		return;
 	put_keys(s, seq[s].sealed, nr, keys);
 	e = core_publish(&cl, s, seq[s].sealed, keys, nr);
+	prove(s, 0, seq[s].len, "before publish");
 	q = ask(&e);
 	core_ok_msg(q.res >= 0, "publish: %d", q.res);
-	prove(s, 0, seq[s].len);
+	prove(s, 0, seq[s].len, "publish");
 	if (!q.v1)
 		seq[s].sealed = seq[s].len;
 }
@@ -222,7 +230,7 @@ static void do_swap(uint32_t s)
 		return;
 	seq[s].swapped = !seq[s].swapped;
 	if (!seq[s].swapped)
-		prove(s, 0, seq[s].len);
+		prove(s, 0, seq[s].len, "swap in");
 }
 
 static void do_advise(uint32_t s)

@@ -15,7 +15,7 @@
 const uint64_t tier_size[NR_SIZES] = { 256 << 10, 512 << 10, 2 << 20 };
 
 struct tier_amounts tier_amounts = {
-	.file_bytes = 1ull << 30, .mem_bytes = 1ull << 30, .slice_ns = 300000000,
+	.file_bytes = 1ull << 30, .mem_bytes = 1ull << 30, .slice_ns = 250000000,
 	.recover_blocks = 1000000,
 };
 

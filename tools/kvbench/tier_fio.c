@@ -126,7 +126,7 @@ unsigned fio_best_depth(bool write, uint64_t block)
 	for (size_t i = 0; i < ARRAY_SIZE(depths) && !interrupted; i++) {
 		const struct fio_job j = { .write = write, .block = block, .depth = depths[i] };
 
-		v = fio(&j, tier_amounts.slice_ns);
+		v = fio(&j, tier_amounts.slice_ns / 2);
 		if (v > most) {
 			most = v;
 			best = depths[i];

@@ -245,7 +245,8 @@ void rig_init(struct rig *r, const struct rig_opts *o)
 		kvb_die("no threads");
 	if (o->pinned)
 		cpu_client();
-	if (uring_create(1024, &r->u) || uring_buffers_init(r->u, RAM_MAX_CHUNKS) ||
+	/* The RAM tier makes the table of fixed buffers itself. */
+	if (uring_create(1024, &r->u) || (o->mem_bytes && uring_buffers_init(r->u, 1)) ||
 	    uring_files_init(r->u, DISK_MAX_FILES) || pool_create(&po, r->workers, &r->p))
 		kvb_die("no pool for the tiers");
 	r->p->events = &events;
