@@ -33,7 +33,7 @@ const char *seq_state_name(unsigned state);
 #define SEQ_F_NO_STORE	0x1	/* nothing of it is cached */
 #define SEQ_F_BY_PLANE	0x2	/* row entries are set before the block is there */
 #define SEQ_F_SWAPPED	0x4	/* swapped out: only CLOSE, SWAP_IN and ADVISE */
-#define SEQ_F_BROKEN	0x8	/* a private block could not be read back: only CLOSE */
+#define SEQ_F_BROKEN	0x8	/* a block could not be read back: only CLOSE */
 #define SEQ_F_ENDED	0x10	/* CLOSING when a former daemon ended: closed by this one */
 
 struct seq {

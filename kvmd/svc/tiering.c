@@ -205,6 +205,7 @@ void tiering_stop(struct daemon *d)
 		(void)workers_reap(d->slow);
 		(void)uring_wait(d->u, 1000000);
 	}
+	say_met(d);
 }
 
 void tiering_exit(struct daemon *d)

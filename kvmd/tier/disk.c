@@ -16,7 +16,7 @@
 #include "kvmd/tier/disk_int.h"
 
 #define WAIT_NS		1000000ull	/* of destroy for what is under way */
-#define LOCK_NS		2000000000ull	/* longest wait for a lock at start */
+#define LOCK_NS		10000000000ull	/* longest wait for a lock at start */
 #define LOCK_LOOK_MS	10
 
 void disk_say(struct disk *d, const char *fmt, ...)

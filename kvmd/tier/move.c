@@ -526,8 +526,8 @@ static bool start_load(struct tiers *t, struct block *b)
 		return false;
 	place = ram_place_get(t, gp, b);
 	if (!place) {
-		/* Nothing in RAM can go and nothing is under way that frees any. */
-		if (t->nr_free_move != NR_MOVES)
+		/* Nothing in RAM can go, nothing is under way that frees any, and no more comes. */
+		if (t->nr_free_move != NR_MOVES || ram_is_growing(t->ram))
 			return false;
 		unqueue(t, b, bytes);
 		load_over(t, gp, b, false);

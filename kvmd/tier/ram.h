@@ -97,6 +97,7 @@ uint32_t ram_steal(struct tier *t, const struct gpool *gp);
  * is possible. What could not be made before is tried again. -EINVAL: too large.
  */
 int ram_resize(struct tier *t, uint64_t bytes);
+bool ram_is_growing(struct tier *t);	/* chunks are still being made */
 /*
  * The next record to evict from chunks that are to go, last first (draining: all
  * of them); 0: end of a pass, the next call begins another one.

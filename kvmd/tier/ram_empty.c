@@ -174,6 +174,13 @@ static int check_chunk(struct ram *rt, uint32_t no, char *msg, size_t n)
 	return 0;
 }
 
+bool ram_is_growing(struct tier *t)
+{
+	const struct ram *rt = ram_of(t);
+
+	return rt->nr_ready < rt->nr_chunks && !rt->stuck;
+}
+
 int ram_check(struct tier *t, char *msg, size_t msg_bytes)
 {
 	struct ram *rt = ram_of(t);

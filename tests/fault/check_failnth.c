@@ -4,6 +4,8 @@
  * error, nothing leaked, everything as before, until none is hit any more.
  */
 #include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #include "kvmd/lib/fault.h"
 #include "kvmd/lib/stats.h"
@@ -81,6 +83,46 @@ START_TEST(daemon_start)
 		same(b);
 	} while (hits);
 	ck_assert_uint_gt(n, 8);
+}
+END_TEST
+
+/* With tiers, whose chunks are made and whose file is read while it starts. */
+START_TEST(daemon_start_with_tiers)
+{
+	char dir[] = "/tmp/kvmd-failnth.XXXXXX", path[64], disk[80];
+	const char *const opts[] = {
+		"pool.blocks=256", "pool.nodes=64", "device.host-0.bytes=1M", "ram.bytes=16M",
+		"ram.chunk=2M", "ram.lock=no", "ram.hugetlb=no", "disk.bytes=16M",
+		"disk.segment=1M", disk, NULL,
+	};
+	struct before b;
+	uint64_t hits;
+	unsigned n = 0;
+
+	ck_assert(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/kv.img", dir);
+	snprintf(disk, sizeof(disk), "disk.path=%s", path);
+	core_init(&c, opts);
+	core_exit(&c);
+	b = look();
+	do {
+		int err;
+
+		arm("alloc", ++n);
+		err = core_try(&c, opts);
+		if (!err)
+			core_quiet(&c);
+		hits = disarm(FAULT_ALLOC);
+		ck_assert(!err || (err < 0 && hits));
+		if (!err)
+			core_walk(&c);
+		core_exit(&c);
+		same(b);
+		ck_assert_int_eq(access(path, F_OK), 0);
+	} while (hits);
+	ck_assert_uint_gt(n, 20);
+	unlink(path);
+	ck_assert_int_eq(rmdir(dir), 0);
 }
 END_TEST
 
@@ -433,6 +475,7 @@ int main(void)
 	int failed;
 
 	tcase_add_test(start, daemon_start);
+	tcase_add_test(start, daemon_start_with_tiers);
 	tcase_add_test(start, pool_and_index);
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, hello);

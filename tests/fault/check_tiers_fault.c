@@ -375,12 +375,15 @@ static const char *const stacks[] = {
 
 START_TEST(test_tiers_from_the_config)
 {
+	trig_start(&r);
+	trig_serve(&r, 1, CHAINS);
+	trig_stop(&r);
 	trig_opt(&r, stacks[_i]);
 	trig_start(&r);
-	for (int n = 0; n < 2; n++)
-		trig_serve(&r, 1, CHAINS);
+	for (uint32_t n = 0; n < 2; n++)
+		trig_serve(&r, 1 + n * CHAINS / 2, CHAINS);
 	trig_stop(&r);
-	/* The same file without them. */
+	/* The same file without them again. */
 	r.opt[0] = NULL;
 	trig_start(&r);
 	trig_serve(&r, 1, CHAINS);

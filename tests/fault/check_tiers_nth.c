@@ -14,7 +14,7 @@
 #include "kvmd/lib/stats.h"
 
 #define CHAINS	7u		/* 21 blocks: HBM and RAM hold 14 */
-#define ALL	24u		/* so many one by one, then fewer and fewer */
+#define ALL	16u		/* so many one by one, then fewer and fewer */
 
 static struct trig r;
 
@@ -74,7 +74,7 @@ START_TEST(the_nth_fails)
 	r.slots = 6;
 	trig_opt(&r, "ram.lock=yes");
 	trig_opt(&r, "disk.bytes=16M");
-	for (unsigned n = 0; hits; n += n < ALL ? 1 : n / 8) {
+	for (unsigned n = 0; hits; n += n < ALL ? 1 : n / 4) {
 		/* The first life is without a fault: how much remains open afterwards? */
 		snprintf(spec, sizeof(spec), "%s:nth=%u", site, n);
 		if (n)

@@ -115,11 +115,15 @@ done
 dd if=/dev/zero of="$tmp/direct" bs=4096 count=1 oflag=direct 2>"$tmp/err" ||
 	{ echo "SKIP: no O_DIRECT in $tmp (TMPDIR)"; exit 77; }
 
-# Instrumented binaries are slow: less of the same.
-n=220
-[ -z "$D" ] || n=160
-"$kvtrace" gen -q --tools agent -n $n --system-tokens 1000 --turn-tokens 250 --seed 3 \
-	-o "$tmp/agent" || exit 1
+# Many sessions at a time: what they go on with is in lower tiers. The other one has
+# few long ones, of which four do not fit into the pool.
+n=600
+m=100
+[ -z "$D" ] || { n=300; m=40; }
+"$kvtrace" gen -q --tools agent -n $n --system-tokens 500 --turn-tokens 180 --turns 8 --gap 60s \
+	--start-gap 6s --seed 3 -o "$tmp/agent" || exit 1
+"$kvtrace" gen -q --tools agent -n $m --system-tokens 1500 --turn-tokens 700 --seed 3 \
+	-o "$tmp/long" || exit 1
 
 # ------------------------------------------------------------ usage
 
@@ -155,6 +159,9 @@ pool="--blocks 1050"
 		--publish-decode "$tmp/agent"
 	replay 0 --ram 4x --block-bytes 512 $pool --no-beside "$tmp/agent"
 	is wrong_bytes 0; is attribution_sums true; is bytes_stored 0; above tokens_ram 0
+	requests=$m
+	tiers $pool --no-beside "$tmp/long"
+	requests=$n
 	replay 1 --ram 4x --disk 16x --block-bytes 512 $pool --no-beside --corrupt 50 "$tmp/agent"
 	above wrong_bytes 0; is attribution_sums true
 }

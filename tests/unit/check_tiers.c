@@ -25,7 +25,7 @@ static void start(const char *const *opts, uint32_t slots)
 	core_init(&c, opts);
 	core_geometry(&m, "s", BLOCK, slots + 1);
 	core_client(&c, &cl, "default", &m, 64, 4096);
-	core_settle(&c);
+	core_quiet(&c);
 	core_recovered(&c);
 	core_settle(&c);
 }
@@ -292,11 +292,11 @@ START_TEST(through_disk_and_back)
 	make_dir();
 	start_disk(16, "ram.bytes=16M");
 	ram_resize(c.d->tiers->ram, 2 << 20);
-	core_settle(&c);
+	core_quiet(&c);
 	/* 2 MiB of RAM are 512 blocks: 40 chains of 32 do not fit. */
 	for (uint32_t i = 1; i <= 80; i++)
 		make_chain(i, 16);
-	core_settle(&c);
+	core_quiet(&c);
 	ck_assert_uint_gt(stat_get(BLOCKS_STORED), 300);
 	ck_assert_uint_gt(stat_get(BLOCKS_SUNK_DISK), 100);
 	for (uint32_t i = 1; i <= 80; i++) {
@@ -319,11 +319,11 @@ START_TEST(a_restart_finds_what_disk_has)
 	start_disk(16, "ram.bytes=16M");
 	for (uint32_t i = 1; i <= 20; i++)
 		make_chain(i, 16);
-	core_settle(&c);
+	core_quiet(&c);
 	ck_assert_uint_gt(stat_get(BLOCKS_STORED), 200);
 	stop();
 	start_disk(16, "ram.bytes=16M");
-	core_settle(&c);
+	core_quiet(&c);
 	for (uint32_t i = 1; i <= 20; i++) {
 		struct kvmd_cqe q = open_all(1, i, 16, KVMD_OPEN_LOAD | KVMD_OPEN_WAIT);
 
