@@ -309,21 +309,22 @@ static void load_over(struct tiers *t, struct gpool *gp, struct block *b, bool f
 
 /*
  * RAM's bytes do not verify. What came from disk just now is fetched once more
- * and verified at once, so that the disk tier learns of it too.
+ * and verified at once, so that the disk tier learns of it too; if that was done
+ * and they are wrong all the same, it is RAM's fault and the load is over.
  */
 static void load_bad(struct tiers *t, struct move *m, struct block *b)
 {
 	struct gpool *gp = m->gp;
-	bool fetched = m->fetched;
+	bool fetched = m->fetched, again = m->again;
 	uint32_t place;
 
 	stat_inc(CHECKSUM_ERRORS);
 	warn(t, m, b, "checksum does not match", b->ram);
-	if (!fetched)
+	if (!fetched || again)
 		ram_blame(t->ram, b->ram);
 	ram_place_put(t, gp, b->ram);
 	b->ram = 0;
-	place = b->disk ? ram_place_get(t, gp, b) : 0;
+	place = b->disk && !again ? ram_place_get(t, gp, b) : 0;
 	if (place)
 		fetch_start(t, gp, b, place, true, fetched);
 	else
@@ -350,11 +351,14 @@ static void load_done(struct tier_req *r)
 		load_over(t, m->gp, b, false);	/* the copy failed: RAM keeps its bytes */
 }
 
-static void load_start(struct tiers *t, struct gpool *gp, struct block *b, bool fetched)
+/* @fetch: whose bytes they are, NULL: RAM had them. */
+static void load_start(struct tiers *t, struct gpool *gp, struct block *b, const struct move *fetch)
 {
-	struct move *m = move_get(t, MOVE_LOAD, gp, b);
+	bool fetched = fetch, again = fetch && fetch->again;
+	struct move *m = move_get(t, MOVE_LOAD, gp, b);	/* may be the same */
 
 	m->fetched = fetched;
+	m->again = again;
 	m->req.place = b->ram;
 	m->req.urgent = true;
 	m->req.done = load_done;
@@ -418,7 +422,7 @@ static void fetch_over(struct move *m)
 	ram_set_sum(t->ram, m->ram, r->sum);
 	if (m->loading) {
 		b->ram = m->ram;
-		load_start(t, m->gp, b, true);
+		load_start(t, m->gp, b, m);
 	} else if (b->slot || parent_allows(t, b, LEVEL_RAM)) {
 		fetched_to_ram(t, m->gp, b, m->ram);
 		t->nr_done++;
@@ -514,7 +518,7 @@ static bool start_load(struct tiers *t, struct block *b)
 		if (!may_start(t, &t->in, bytes))
 			return false;
 		unqueue(t, b, bytes);
-		load_start(t, gp, b, false);
+		load_start(t, gp, b, NULL);
 		return true;
 	}
 	if (!b->disk) {			/* lost while it waited */

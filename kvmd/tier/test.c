@@ -243,6 +243,12 @@ static void test_read(struct tier *t, struct tier_req *r)
 	enqueue(x, r, TEST_READS, flags);
 }
 
+/* What is in RAM is another block's: it must not be taken for @r's and stored below. */
+static void disown(struct tier *below, const struct tier_req *r)
+{
+	ram_set_sum(below, r->place, sum_of(ram_mem(below, r->place), r->bytes) ^ 1);
+}
+
 static void test_write(struct tier *t, struct tier_req *r)
 {
 	struct test_tier *x = self(t);
@@ -251,6 +257,8 @@ static void test_write(struct tier *t, struct tier_req *r)
 	if (x->o.kind == TEST_NULL || fails(x, TEST_ERR_WRITE)) {
 		r->err = x->o.kind == TEST_NULL ? 0 : -EIO;
 		flags = F_END;
+		if (x->o.kind == TEST_NULL && x->t.kind == TIER_RAM)
+			disown(t->below, r);
 	}
 	enqueue(x, r, TEST_WRITES, flags);
 }

@@ -46,7 +46,7 @@ struct move {
 	struct tiers *t;
 	uint8_t kind;			/* enum move_kind */
 	bool fetched;			/* LOAD: the bytes came from disk just now */
-	bool again;			/* FETCH: the second try, verified at once */
+	bool again;			/* FETCH: the second try, verified at once; LOAD: of its bytes */
 	bool loading;			/* FETCH: first half of a load */
 	uint32_t block;			/* record */
 	uint32_t ram;			/* FETCH: the place it goes to */
