@@ -16,7 +16,7 @@
 #define RETRY_NS	100000000ull
 #define THROTTLE_NS	1000000ull
 #define WAIT_RETRY_NS	2000000ull	/* while somebody waits */
-#define FORCE_NS	10000000ull	/* a wait after which chains below HBM are given up for it */
+#define FORCE_NS	10000000ull	/* a wait for which chains below HBM are given up */
 
 void reclaim_init(struct reclaim *rc, struct pool *p, struct index *ix,
 		  const struct reclaim_events *ev)

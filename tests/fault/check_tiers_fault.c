@@ -338,7 +338,8 @@ START_TEST(chunks_that_cannot_be_had)
 	r.disk = _i % 2;
 	arm(chunks[_i].spec);
 	trig_start(&r);
-	ck_assert_msg(trig_said(&r, "tiers: chunk ", chunks[_i].said), "not said: %s", chunks[_i].said);
+	ck_assert_msg(trig_said(&r, "tiers: chunk ", chunks[_i].said), "not said: %s",
+		      chunks[_i].said);
 	for (int n = 0; n < 2; n++)
 		trig_serve(&r, 1, CHAINS);
 	ck_assert_int_eq(!r.c.d->tiers->ram->bytes, chunks[_i].none);

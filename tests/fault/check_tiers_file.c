@@ -137,7 +137,8 @@ static uint64_t region_at(enum region g, uint64_t *ret_bytes)
 	uint64_t head, header, data;
 	struct disk_header h = find_header(&head, &header, &data);
 	const uint64_t at[NR_REGION] = {
-		0, DISK_ALIGN, disk_space_at(h.space, 0), disk_space_at(h.space, 1), head, header, data,
+		0, DISK_ALIGN, disk_space_at(h.space, 0), disk_space_at(h.space, 1),
+		head, header, data,
 	};
 
 	*ret_bytes = g == HEADER ? sizeof(h) : g == PAYLOAD ? h.bytes : DISK_ALIGN;
@@ -222,7 +223,8 @@ START_TEST(a_torn_superblock)
 	s.hour_bytes[0]++;
 	put(&s, 512, _i ? DISK_ALIGN : 0);
 	ck_assert_uint_ge(serves(), CHAIN * 4);
-	ck_assert(trig_said(&r, r.path, _i ? "superblock at offset 4096" : "superblock at offset 0"));
+	ck_assert(trig_said(&r, r.path, _i ? "superblock at offset 4096: " :
+			    "superblock at offset 0: "));
 	end();
 }
 END_TEST

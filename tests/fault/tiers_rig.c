@@ -17,8 +17,8 @@
 void trig_init(struct trig *r)
 {
 	*r = (struct trig) {
-		.policy = "pool.policy=lru", .space = "s", .chain = CHAIN, .block = 32768, .slots = 24, .ram = 2 << 20,
-		.disk = true,
+		.policy = "pool.policy=lru", .space = "s", .chain = CHAIN, .block = 32768,
+		.slots = 24, .ram = 2 << 20, .disk = true,
 	};
 	snprintf(r->dir, sizeof(r->dir), "/tmp/kvmd-fault.XXXXXX");
 	ck_assert(mkdtemp(r->dir));
@@ -154,8 +154,8 @@ void trig_prove(struct trig *r, uint32_t seq, uint32_t chain, uint32_t nr)
 		const uint32_t *p = bytes_at(r, seq, i);
 
 		for (uint32_t k = 0; k < r->block / 4; k++)
-			core_ok_msg(p[k] == word(chain, i, k), "chain %u position %u word %u: wrong byte",
-				    chain, i, k);
+			core_ok_msg(p[k] == word(chain, i, k), "chain %u position %u word %u: "
+				    "wrong byte", chain, i, k);
 	}
 }
 
