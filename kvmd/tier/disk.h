@@ -8,9 +8,10 @@
  * while reads come writes step back to 512 KiB in flight.
  *
  * A write is over (done) when payload and header are written; a segment's head
- * follows when it is full. fdatasync runs at every seal. A crash may lose the
- * blocks of the unsealed tail whose headers were not written, never more, and
- * what is read is verified or it is not served.
+ * follows when it is full. fdatasync runs at seals, a second apart, and at the
+ * end. A crash may lose the blocks of the unsealed tail whose headers were not
+ * written, a power cut those of the last second; what is read is verified or it
+ * is not served.
  *
  * A place is a range of the open segment of a file, given out once in each use of
  * that segment; alloc() says 0 when there is none now (full, recovering, a cap on

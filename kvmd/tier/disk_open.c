@@ -325,6 +325,8 @@ void dfile_close(struct dfile *f)
 	struct flock none = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
 
 	if (f->fd >= 0) {
+		if (f->unsynced)
+			(void)fdatasync(f->fd);	/* what it fails to keep is verified like all */
 		/* The ring may let go of the file later; no I/O is under way: unlock now. */
 		(void)fcntl(f->fd, F_OFD_SETLK, &none);
 		(void)uring_file_set(f->d->u, f->d->o.file_base + f->idx, -1);

@@ -30,6 +30,7 @@
 #define DISK_MAX_TRIES	64u		/* of one piece, while EINTR and EAGAIN come */
 #define DISK_BROKEN_AT	8u		/* write errors in a row */
 #define DISK_HDR_BATCH	32u		/* headers wait for so many, */
+#define DISK_SYNC_NS	1000000000ull	/* a file is synced at the first seal after that */
 #define DISK_HDR_NS	4000000ull	/* or so long, or half of what is being written */
 #define DISK_CALM_NS	2000000ull	/* after the last read writes step forward again */
 
@@ -138,6 +139,8 @@ struct dfile {
 	char *path;			/* NULL: unused */
 	int fd;
 	bool is_blk, read_only, fresh;
+	uint64_t synced_ns;		/* when a seal last began to sync it, 0: never */
+	bool unsynced;			/* a seal since then was not synced */
 	bool draining;			/* takes no blocks, its segments are emptied */
 	bool drained;			/* empty: leaves the set with the next superblocks */
 	struct disk_super *sb;		/* aligned; what is on disk */
