@@ -402,6 +402,8 @@ for i in 1 2 3 4 5 6; do
 	tell "open 0 100 $i" "ok 0"
 	tell "close 0" "ok 0"
 done
+# Its chunks are made in the background.
+while [ "$(tier_cell ram state)" = growing ]; do :; done
 run 0 tier -o tier,state,files,segments,bad,wanted,chunk -b
 line "ram ok - - - 16777216 2097152"
 has out disk

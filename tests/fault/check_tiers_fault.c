@@ -76,8 +76,12 @@ START_TEST(it_goes_on_while_this_fails)
 
 	trig_keep_log(&r);
 	trig_start(&r);
+	/* Seals are synced a second apart: the first one is. */
+	if (faults[_i].site == FAULT_SYNC)
+		arm(faults[_i].spec);
 	trig_serve(&r, 1, CHAINS);
-	arm(faults[_i].spec);
+	if (faults[_i].site != FAULT_SYNC)
+		arm(faults[_i].spec);
 	for (uint32_t n = 1; n < 4; n++) {
 		trig_serve(&r, 1, CHAINS);
 		trig_serve(&r, 1 + n * CHAINS, CHAINS / 2);
