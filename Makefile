@@ -87,7 +87,7 @@ daemon_user ?= $(daemon_name)
 
 goals := $(or $(MAKECMDGOALS),all)
 building := $(filter-out clean help deps abi-update,$(goals))
-need := build $(if $(filter check% fuzz,$(goals)),test) $(if $(filter bench-tier%,$(goals)),bench)
+need := build $(if $(filter check% fuzz gpu-kit bench-gpu%,$(goals)),test) $(if $(filter bench-tier%,$(goals)),bench)
 ifneq ($(building),)
 deps_verb := $(if $(filter check% fuzz demo bench%,$(goals)),ensure,check)
 ifneq ($(shell scripts/deps.sh missing $(need) 2>&1),)
@@ -125,7 +125,7 @@ LIBS_UTIL := $(call pkg_libs,$(PKGS_KVMD)) -lpthread -lm
 LIBS_KVCTL := $(call pkg_libs,$(PKGS_KVCTL))
 LIBS_KVTRACE := $(call pkg_libs,$(PKGS_KVTRACE))
 LIBS_KVBENCH := $(call pkg_libs,$(PKGS_KVBENCH) $(OPT_KVBENCH)) -lm
-ifneq ($(filter check% fuzz build-tests,$(goals)),)
+ifneq ($(filter check% fuzz build-tests gpu-kit bench-gpu%,$(goals)),)
 CFLAGS_TESTS := $(call pkg_cflags,$(PKGS_TESTS))
 LIBS_TESTS := $(call pkg_libs,$(PKGS_TESTS))
 endif
@@ -134,12 +134,12 @@ HAVE_SDT := $(shell $(CC) -E -include sys/sdt.h -x c /dev/null >/dev/null 2>&1 &
 CC_IS_CLANG := $(findstring clang,$(shell $(CC) --version 2>/dev/null))
 endif
 
-# nvcc is only looked for while nothing in kernels/ needs it.
+# What nvcc builds is left out where there is none.
 NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
 ifeq ($(CUDA),0)
 CUDA_SAYS := off (CUDA=0)
 else ifneq ($(NVCC),)
-CUDA_SAYS := $(NVCC) (CUDA=$(CUDA)); $(words $(wildcard kernels/*.cu)) kernels to build
+CUDA_SAYS := $(NVCC) (CUDA=$(CUDA)); $(words $(wildcard kernels/*.cu tests/gpu/*.cu)) files of kernels to build
 else ifeq ($(CUDA),1)
 $(error CUDA=1, but there is no nvcc: install the CUDA toolkit, set NVCC=, or use CUDA=0)
 else
@@ -204,10 +204,15 @@ TEST_BIN_SRC := $(filter $(foreach k,$(TEST_KINDS),tests/$(k)/check_%),$(TEST_SR
 # Programs that scripts start: tests/<kind>/prog_*.c.
 TEST_PROG_SRC := $(filter $(foreach k,$(TEST_KINDS),tests/$(k)/prog_%),$(TEST_SRC))
 TEST_HELP_SRC := $(filter-out $(TEST_BIN_SRC) $(TEST_PROG_SRC),$(TEST_SRC)) $(wildcard tests/*.c)
+# The fake driver: a library, and what the tests read its state with.
+FAKECUDA_SRC := $(wildcard tests/fakecuda/*.c)
+FAKECUDA_STATE := $(wildcard tests/fakecuda/state.c)
+FAKECUDA_KERNEL_SRC := $(wildcard tests/fakecuda/kernels/*.c)
 TEST_SCRIPTS := $(foreach k,$(TEST_KINDS),$(wildcard tests/$(k)/*.sh))
 STATIC_CHECKS := $(wildcard scripts/check-*.sh)
 
-ALL_SRC := $(KVMD_SRC) $(MAIN_SRC) $(LIBKVCLIENT_SRC) $(TOOL_SRC) $(TEST_SRC) $(wildcard tests/*.c)
+ALL_SRC := $(KVMD_SRC) $(MAIN_SRC) $(LIBKVCLIENT_SRC) $(TOOL_SRC) $(TEST_SRC) $(FAKECUDA_SRC) \
+	$(FAKECUDA_KERNEL_SRC) $(wildcard tests/*.c)
 
 # Products
 
@@ -223,6 +228,13 @@ PRODUCTS := $(if $(MAIN_SRC),$(O)/kvmd) $(CORE_A) \
 	$(if $(LIBKVCLIENT_SRC),$(KVC_A) $(KVC_SO) $(O)/libkvclient.so) \
 	$(if $(LIBKVCLIENT_PC),$(KVC_PC)) $(TOOL_BINS)
 KVC_LINK := $(if $(LIBKVCLIENT_SRC),$(KVC_A))
+FAKECUDA_SO := $(O)/fakecuda/libcuda.so.1
+FAKECUDA_KERNELS := $(O)/fakecuda/kernels.so
+# Kernels of the tests, for A100 and H100, and for what else compiles them at load time.
+GPU_KERNELS := $(if $(NVCC),$(if $(filter-out 0,$(CUDA)),$(patsubst %.cu,$(O)/%.fatbin,$(wildcard \
+	tests/gpu/*.cu))))
+GPU_ARCHS := -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 \
+	-gencode arch=compute_80,code=compute_80
 
 # How: $(call cmd,WORD,command) prints the word and the target.
 
@@ -248,6 +260,12 @@ $(O)/.flags $(O)/.sources: FORCE
 
 $(call objs,$(LIBKVCLIENT_SRC)): ROOM_CFLAGS = $(CFLAGS_LIBKVCLIENT)
 $(call objs,$(TEST_SRC) $(wildcard tests/*.c)): ROOM_CFLAGS = $(CFLAGS_TESTS)
+$(call objs,$(FAKECUDA_SRC) $(FAKECUDA_KERNEL_SRC)): ROOM_CFLAGS = -fPIC
+# The toolkit's headers are for this comparison only.
+CUDA_INCLUDE := $(if $(NVCC),$(firstword $(wildcard $(dir $(realpath $(NVCC)))../include \
+	/usr/local/cuda/include)))
+$(call objs,tests/gpu/check_cuda_abi.c): ROOM_CFLAGS = $(CFLAGS_TESTS) \
+	$(addprefix -isystem ,$(CUDA_INCLUDE))
 $(call objs,tools/kvtrace/replay_daemon.c): ROOM_CFLAGS = -DKVMD_KEEPER_NAME='"$(keeper_name)"'
 
 $(O)/obj/%.o: %.c $(O)/.flags
@@ -302,10 +320,25 @@ $(eval $(call tool_rules,kvtrace,$(UTIL_A),$$(LIBS_KVTRACE) $$(LIBS_UTIL)))
 $(eval $(call tool_rules,kvkeeper,$(UTIL_A),$$(LIBS_UTIL)))
 $(eval $(call tool_rules,kvbench,$(CORE_A),$$(LIBS_KVBENCH) $$(LIBS_KVMD)))
 
+# As a driver it stays loaded: its threads run until the process ends.
+$(FAKECUDA_SO): $(call objs,$(FAKECUDA_SRC)) tests/fakecuda/fakecuda.map $(O)/.sources
+	@mkdir -p $(@D)
+	$(call cmd,LD,$(call link,-shared -Wl$(,)-soname$(,)$(@F) -Wl$(,)-z$(,)nodelete \
+		-Wl$(,)--version-script=tests/fakecuda/fakecuda.map -lpthread -ldl))
+# Kernels that run on it.
+$(FAKECUDA_KERNELS): $(call objs,$(FAKECUDA_KERNEL_SRC)) $(O)/.sources
+	@mkdir -p $(@D)
+	$(call cmd,LD,$(call link,-shared))
+
+$(GPU_KERNELS): $(O)/%.fatbin: %.cu
+	@mkdir -p $(@D)
+	$(call cmd,NVCC,$(NVCC) -fatbin $(GPU_ARCHS) -o $@ $<)
+
 define test_rules
 $(patsubst %.c,$(O)/%,$(filter tests/$(1)/%,$(TEST_BIN_SRC) $(TEST_PROG_SRC))): \
 $(O)/tests/$(1)/%: $(O)/obj/tests/$(1)/%.o \
 		$(call objs,$(filter tests/$(1)/%,$(TEST_HELP_SRC)) $(wildcard tests/*.c)) \
+		$(call objs,$(FAKECUDA_STATE)) \
 		$(TOOL_AS) $(KVC_LINK) $(CORE_A) $(O)/.sources
 	@mkdir -p $$(@D)
 	$$(call cmd,LD,$$(call link,$$(LIBS_TESTS) $$(LIBS_LIBKVCLIENT) $$(LIBS_KVMD) $$(LIBS_KVCTL) \
@@ -320,17 +353,28 @@ $(foreach k,$(TEST_KINDS),$(eval $(call test_rules,$(k))))
 
 ## build-tests      build the tests, run none
 .PHONY: build-tests
-build-tests: all $(TEST_BINS)
+build-tests: all $(TEST_BINS) $(FAKECUDA_SO) $(FAKECUDA_KERNELS) $(GPU_KERNELS)
 
 run_tests = scripts/run-tests.sh -o '$(O)' -j '$(J)' -d '$(D)' -t '$(TESTS)' $(1)
 suites = $(patsubst %.c,$(O)/%,$(TEST_BIN_SRC)) $(TEST_SCRIPTS)
+# Those whose daemons' pools may as well lie on a GPU; "cuda:" asks for that.
+CUDA_SUITES := $(addprefix $(O)/tests/,$(foreach t,death hostile idle ops refusals restart \
+	restart_damage share spaces start tenants,integration/check_$t) fault/check_nth \
+	fault/check_kill_loop fuzz/check_session_fuzz crash/check_crash crash/check_crash_keep) \
+	tests/integration/check_replay.sh tests/integration/check_replay_tiers.sh
+cuda_suites = $(addprefix cuda:,$(CUDA_SUITES))
 export CC CXX
 export KVMD_CHECK_CFLAGS = -std=gnu11 $(INCLUDES) $(DEFINES) $(PKG_CFLAGS)
 
 ## check            every suite: unit, model, fault, crash, short fuzz, cli, integration, static
 .PHONY: check
 check: build-tests
-	@$(call run_tests,$(suites) $(STATIC_CHECKS))
+	@$(call run_tests,$(suites) $(cuda_suites) $(STATIC_CHECKS))
+
+## check-cuda       the suites with daemons again, their pools on the fake CUDA driver
+.PHONY: check-cuda
+check-cuda: build-tests
+	@$(call run_tests,$(O)/tests/integration/check_cuda $(cuda_suites))
 
 ## check-asan       the suites that run code, with address and undefined-behaviour checks
 .PHONY: check-asan
@@ -346,6 +390,22 @@ check-tsan:
 .PHONY: check-run
 check-run: build-tests
 	@$(call run_tests,$(suites))
+
+## check-gpu-conformance  what is taken for granted of the driver: of the fake, and of a real one
+.PHONY: check-gpu-conformance
+check-gpu-conformance: build-tests
+	@echo '  on the fake driver'
+	@$(call run_tests,$(conformance))
+	@echo '  on the driver of this machine'
+	@KVMD_REAL_CUDA=1 $(call run_tests,$(conformance))
+conformance = $(filter $(O)/tests/gpu/check_cuda_abi $(O)/tests/gpu/check_cuda_conformance%,$(suites))
+
+## check-gpu        what only a GPU can show; lists what it skips without one
+.PHONY: check-gpu
+check-gpu: build-tests
+	@$(gpu_env) scripts/gpu-check.sh
+gpu_env = KVMD_BUILD_DIR='$(abspath $(O))' \
+	KVMD_GPU_SUITES='$(O)/tests/integration/check_cuda $(cuda_suites)'
 
 ## fuzz             the fuzz targets for long: FUZZ_RUNS inputs each
 .PHONY: fuzz
@@ -418,6 +478,22 @@ bench-tier-json:
 	@$(MAKE) --no-print-directory all >&2
 	@$(O)/kvbench --json --dir '$(BENCH_DIR)' tier
 
+## bench-gpu        a GPU's copies, slabs and sharing beside bare driver calls
+.PHONY: bench-gpu
+bench-gpu: all $(O)/tests/gpu/prog_owed
+	@KVMD_BUILD_DIR='$(abspath $(O))' scripts/gpu-bench.sh
+
+## bench-gpu-json   the same as JSON, alone on stdout
+.PHONY: bench-gpu-json
+bench-gpu-json:
+	@$(MAKE) --no-print-directory all >&2
+	@$(O)/kvbench --json gpu
+
+## gpu-kit          a folder in O with all that check-gpu and bench-gpu need on another machine
+.PHONY: gpu-kit
+gpu-kit: build-tests
+	@$(gpu_env) scripts/gpu-kit.sh '$(O)'
+
 ## deps             install the Debian packages of scripts/deps.txt (as root)
 .PHONY: deps
 deps:
@@ -428,7 +504,8 @@ deps:
 INSTALL ?= install
 MAN_PAGES := $(wildcard man/*.[1-8])
 PUBLIC_HEADERS := $(wildcard include/*.h)
-PUBLIC_KVMD_HEADERS := $(wildcard include/kvmd/*.h)
+# cuda_abi.h is for the project's own programs.
+PUBLIC_KVMD_HEADERS := $(filter-out %/cuda_abi.h,$(wildcard include/kvmd/*.h))
 UNITS := $(wildcard tools/units/*.service.in tools/units/*.socket.in)
 SYSUSERS := $(wildcard tools/units/*.sysusers.in)
 CONF_EXAMPLE := $(wildcard tools/units/kvmd.conf.in)

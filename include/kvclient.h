@@ -502,6 +502,60 @@ static inline const void *kvc_addr_ro(const struct kvc_view *v, uint32_t group, 
 	return g->plane[shard * g->planes + plane].ro + slot * g->plane_bytes;
 }
 
+/*
+ * Copy @bytes between host memory and pool memory, given as kvc_addr() or
+ * kvc_addr_ro() say, whatever the device. Blocks until the bytes are there. For
+ * tests, tools and engines on the CPU; -EIO: the device failed (kvc_refusal()).
+ */
+KVC_API int kvc_mem_put(struct kvc *k, void *dst, const void *src, size_t bytes);
+KVC_API int kvc_mem_get(struct kvc *k, void *dst, const void *src, size_t bytes);
+
+/* ------------------------------------------------------------------ cuda */
+
+/*
+ * A pool on GPUs (kvmd-cuda(7)). The library loads the driver itself when a space
+ * lies on one, and needs none otherwise. Addresses in kvc_view() are device
+ * addresses then: rw and ro are two mappings of the same bytes, and a kernel that
+ * writes through ro faults. Planes of shards whose GPU this process cannot see are
+ * NULL; one at least must be there (-ENODEV). Mapping is done at set-up and when a
+ * slab is announced; no other call talks to the driver but those below.
+ *
+ * Streams are CUstream, given as void *. These calls retain each GPU's primary
+ * context, which is also what the runtime API uses.
+ */
+
+/* Ordinal, in this process, of the GPU of @shard; -ENODEV not seen, -EOPNOTSUPP no GPU. */
+KVC_API int kvc_cuda_device(const struct kvc *k, uint32_t shard);
+
+/*
+ * Device address of kvc_row(view, group, 0): the rows of all sequences, as the
+ * daemon writes them, for kernels to read; seq_stride bytes apart. The first call
+ * pins the whole table (max_seqs * seq_stride bytes). It blocks for that. Valid as
+ * kvc_view(). -EOPNOTSUPP: the GPU cannot read memory that this process may not
+ * write; copy the rows then.
+ */
+KVC_API int kvc_cuda_rows(struct kvc *k, uint32_t group, uint64_t *ret_ptr);
+
+/* Device address of kvc_step_word(), for cuStreamWriteValue64 or a kernel. */
+KVC_API int kvc_cuda_step_word(struct kvc *k, uint32_t lane, uint64_t *ret_ptr);
+
+/*
+ * Enqueue on @stream: when all before it is done, the GPU itself writes @step into
+ * the lane's word. Does not wait. -EOPNOTSUPP: the GPU has no such operation, use
+ * kvc_cuda_step_event().
+ */
+KVC_API int kvc_cuda_step_write(struct kvc *k, uint32_t lane, uint64_t step, void *stream);
+
+/*
+ * Record an event of @stream for @step of @lane; kvc_cuda_steps() completes the step
+ * once it has passed. Does not wait. -EBUSY: KVC_CUDA_EVENTS are pending.
+ */
+KVC_API int kvc_cuda_step_event(struct kvc *k, uint32_t lane, uint64_t step, void *stream);
+#define KVC_CUDA_EVENTS		256u
+
+/* Query the events recorded, complete their steps; how many are still pending. */
+KVC_API int kvc_cuda_steps(struct kvc *k);
+
 /* ------------------------------------------------------------------ keys */
 
 /*

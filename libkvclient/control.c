@@ -97,13 +97,14 @@ int kvci_control_msg(struct kvc *k, struct kvci_rx *rx)
 	}
 }
 
-/* The session cannot go on after @err. */
-static int control_fail(struct kvc *k, int err)
+/* The session cannot go on after @err; @told: refusals before what failed. */
+static int control_fail(struct kvc *k, int err, unsigned told)
 {
 	if (err == -ECONNRESET) {
 		kvci_die(k, "the daemon closed the connection");
 	} else if (!k->dead) {
-		kvci_refuse("a control message failed: %s", kvc_strerror(err));
+		if (kvci_nr_refusals() == told)
+			kvci_refuse("a control message failed: %s", kvc_strerror(err));
 		kvci_die(k, NULL);
 		/* The library gives up first: the daemon shall see it at once. */
 		shutdown(k->sock, SHUT_RDWR);
@@ -113,6 +114,7 @@ static int control_fail(struct kvc *k, int err)
 
 int kvci_control_drain(struct kvc *k)
 {
+	const unsigned told = kvci_nr_refusals();
 	struct kvci_rx rx;
 	int err;
 
@@ -129,7 +131,7 @@ int kvci_control_drain(struct kvc *k)
 	}
 	if (err == -EAGAIN)
 		return 0;	/* the socket is full: go on at the next call */
-	return control_fail(k, err);
+	return control_fail(k, err, told);
 }
 
 int kvci_news(struct kvc *k)
@@ -193,6 +195,7 @@ static int epoch_reply(struct kvci_rx *rx, uint64_t *ret_epoch)
 int kvc_epoch_raise(struct kvc *k, uint64_t *ret_epoch)
 {
 	uint64_t deadline = kvci_deadline(KVCI_EPOCH_NS), cookie;
+	const unsigned told = kvci_nr_refusals();
 	struct kvmd_epoch m;
 	struct kvci_rx rx;
 	int err;
@@ -210,12 +213,12 @@ int kvc_epoch_raise(struct kvc *k, uint64_t *ret_epoch)
 			return err;
 		if (!err && rx.u.h.type == KVMD_MSG_EPOCH_REPLY && rx.u.h.cookie == cookie) {
 			err = epoch_reply(&rx, ret_epoch);
-			return err == -EPROTO ? control_fail(k, err) : err;
+			return err == -EPROTO ? control_fail(k, err, told) : err;
 		}
 		if (!err)
 			err = kvci_control_msg(k, &rx);
 		if (!err || err == -EAGAIN)
 			err = kvci_ack_flush(k, deadline);
 	}
-	return control_fail(k, err);
+	return control_fail(k, err, told);
 }

@@ -11,6 +11,7 @@
 #include "libkvclient/internal.h"
 
 static __thread char refusal[KVMD_TEXT_BYTES + 128];
+static __thread unsigned nr_refusals;
 
 static const struct {
 	int err;
@@ -31,6 +32,7 @@ static const struct {
 	{ EISCONN, "the session is alive" },
 	{ EMFILE, "too many open files for the daemon's handles: raise RLIMIT_NOFILE" },
 	{ ENOBUFS, "the args area is in use by other entries" },
+	{ ENODEV, "no NVIDIA driver here, or none of the space's GPUs is visible" },
 	{ ENOENT, "there is no such thing" },
 	{ ENOMEM, "no memory in time, or more than there can be" },
 	{ ENOSPC, "the row or the pool has no such position, or RAM has no room" },
@@ -54,6 +56,12 @@ void kvci_refuse(const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(refusal, sizeof(refusal), fmt, ap);
 	va_end(ap);
+	nr_refusals++;
+}
+
+unsigned kvci_nr_refusals(void)
+{
+	return nr_refusals;
 }
 
 const char *kvc_refusal(void)

@@ -103,13 +103,17 @@ struct kvci_sent {
 	uint32_t hint;		/* behind the last hole that was made */
 };
 
-/* One group's address range: all planes of all shards, rw first, then ro. */
+/*
+ * One group's address range: all planes of all shards, rw first, then ro. They are
+ * addresses of the device that the pool lies on.
+ */
 struct kvci_window {
 	char *base;		/* NULL: not reserved */
 	size_t bytes;
 	size_t stride;		/* from one plane to the next */
 	struct kvc_plane *plane; /* what kvc_view() shows */
 	uint32_t nr_planes;	/* planes * shards */
+	uint8_t *has_null;	/* cuda: of each plane rw, then ro: 1: zeroes are at slot 0 */
 };
 
 /* One announced slab. */
@@ -121,6 +125,8 @@ struct kvci_slab {
 	uint32_t nr_slots;
 	uint32_t nr_got;	/* handles that came so far */
 	uint32_t nr_total;
+	uint32_t nr_mapped;	/* planes 0 .. nr_mapped-1 are mapped whole */
+	uint64_t extent_bytes;	/* of one handle, as announced */
 	bool mapped;		/* some memory is mapped */
 	bool kept;		/* all of it, since before the daemon's restart */
 	bool stale;		/* kept, and not announced again so far */
@@ -131,6 +137,30 @@ struct kvci_slabs {
 	uint32_t nr;
 	uint32_t size;		/* allocated */
 	uint32_t nr_whole;	/* slabs with all handles, ever */
+};
+
+/*
+ * How the pool's memory comes into this process, one implementation per kind of
+ * handle. Errors are -errno with a refusal's text.
+ */
+struct kvci_mem_ops {
+	/* Get ready for the space's devices. Sets unit and align. Fails: as before. */
+	int (*open)(struct kvc *k, const struct kvmd_space_reply *r);
+	void (*close)(struct kvc *k);	/* nothing is mapped or reserved any more */
+	/*
+	 * The range of w->bytes, on a border of align: sets base and the planes'
+	 * addresses, and makes slot 0 readable. NULL: addresses come with the slab.
+	 */
+	int (*reserve)(struct kvc *k, uint32_t group);
+	void (*unreserve)(struct kvc *k, uint32_t group);
+	/* One handle into both windows; @fd stays the caller's. */
+	int (*map)(struct kvc *k, const struct kvci_slab *s, uint32_t plane, int fd);
+	int (*unmap)(struct kvc *k, const struct kvci_slab *s);
+	/* All slabs of all groups go; ranges stay, with slot 0 readable. */
+	int (*reset)(struct kvc *k);
+	/* Between host memory and @plane's addresses, either way; waits. */
+	int (*copy)(struct kvc *k, uint32_t shard, void *dst, const void *src, size_t bytes);
+	bool exact;		/* a handle is mapped whole: its extent_bytes count */
 };
 
 /* What kvc_reconnect() needs again. Strings lie in @socket. */
@@ -186,6 +216,13 @@ struct kvc {
 	char *tables;
 	size_t tables_bytes;
 	size_t seq_stride;		/* of the tables */
+	/* memory of the pool; see map.c */
+	const struct kvci_mem_ops *mem;	/* NULL: a pool without memory, or no space yet */
+	struct kvci_cuda *cuda;		/* NULL: not on GPUs */
+	uint32_t handle_kind;		/* enum kvmd_handle of its slabs */
+	uint8_t device[KVMD_MAX_SHARDS][16];	/* as the space's reply says */
+	size_t unit;			/* mappings begin and end on multiples of it, bytes */
+	size_t align;			/* windows begin on multiples of it, bytes */
 	struct kvci_window window[KVMD_MAX_GROUPS];
 	struct kvci_slabs slabs;
 	struct kvmd_slab_ack ack;
@@ -233,14 +270,31 @@ int kvci_first_slabs(struct kvc *k, uint32_t nr);
 int kvci_resume(struct kvc *k);
 
 /* map.c: address ranges and slabs */
-void *kvci_map_fd(int fd, size_t bytes, int prot, void *fixed);	/* NULL: failed, errno */
-int kvci_groups_set(struct kvc *k, const struct kvmd_space_reply *r, bool reserve);
+int kvci_groups_set(struct kvc *k, const struct kvmd_space_reply *r);
 int kvci_slab_add(struct kvc *k, struct kvci_rx *rx);	/* 1: whole, 0: more to come */
 int kvci_slab_del(struct kvc *k, uint32_t id, uint32_t gen);
-void kvci_slabs_reset(struct kvc *k);	/* unmap all slabs, keep the ranges */
-void kvci_slabs_keep(struct kvc *k);	/* all are stale until they are announced again */
+/* The bytes of @s in one window; false: they do not lie on whole units. */
+bool kvci_slab_extent(const struct kvc *k, const struct kvci_slab *s, size_t *ret_off,
+		      size_t *ret_len);
+size_t kvci_null_bytes(const struct kvc *k, uint32_t group);	/* of slot 0, in whole units */
+/* Unmap all slabs, keep the ranges; not 0: some memory may still be mapped. */
+int kvci_slabs_reset(struct kvc *k);
+int kvci_slabs_keep(struct kvc *k);	/* all are stale until they are announced again */
 int kvci_slabs_sweep(struct kvc *k);	/* unmap those that were not */
-void kvci_windows_free(struct kvc *k);
+void kvci_mem_free(struct kvc *k);	/* the ranges too; all was unmapped */
+void kvci_mem_forget(struct kvc *k);	/* in a forked child: it has none of it */
+
+/* map_host.c */
+extern const struct kvci_mem_ops kvci_mem_host;
+void *kvci_map_fd(int fd, size_t bytes, int prot, void *fixed);	/* NULL: failed, errno */
+
+/* map_cuda.c, map_legacy.c */
+extern const struct kvci_mem_ops kvci_mem_vmm, kvci_mem_legacy;
+
+/* cuda_steps.c: before and after the mappings that were registered are replaced */
+void kvci_cuda_unpin_tables(struct kvc *k);
+bool kvci_cuda_unpin_steps(struct kvc *k);	/* true: pin them again */
+int kvci_cuda_pin_steps(struct kvc *k);
 
 /* control.c */
 void kvci_die(struct kvc *k, const char *why);
@@ -301,4 +355,5 @@ void kvci_salt_digest(const void *salt, size_t bytes, uint8_t ret_digest[16]);
 /* error.c */
 void kvci_refuse(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void kvci_refuse_clear(void);
+unsigned kvci_nr_refusals(void);	/* of this thread so far */
 #endif

@@ -2,136 +2,118 @@
 /*
  * map.c - the pool in the client's address space.
  *
- * Each group has one reserved range (PROT_NONE), cut into one window per plane,
- * shard and view: first all windows for filling, then the same for reading. A
- * slab is mapped over its part of every window, so that the address of a slot
- * is base + slot * plane_bytes and never moves. A slab that leaves is replaced
- * by reserved range again. Slot 0, the NULL block, can be read at any time: zero
- * pages stand for it while the slab that it lies in is not there. The range
- * itself goes in kvc_destroy(), or in kvc_reconnect() when the geometry changed.
+ * Each group has one reserved range, cut into one window per plane, shard and
+ * view: first all windows for filling, then the same for reading. A slab is mapped
+ * over its part of every window, so that the address of a slot is base + slot *
+ * plane_bytes and never moves. A slab that leaves is replaced by reserved range
+ * again. Slot 0, the NULL block, can be read at any time: zeroes of this process
+ * stand for it while the slab that it lies in is not there. The range itself goes
+ * in kvc_destroy(), or in kvc_reconnect() when the geometry or the devices changed.
  *
- * Nothing here is inherited by fork(): a child must not keep slabs alive.
+ * How memory is reserved and mapped is struct kvci_mem_ops: map_host.c for memfds,
+ * map_cuda.c and map_legacy.c for GPUs.
  */
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "libkvclient/internal.h"
 
-void *kvci_map_fd(int fd, size_t bytes, int prot, void *fixed)
+size_t kvci_null_bytes(const struct kvc *k, uint32_t group)
 {
-	void *p = mmap(fixed, bytes, prot, MAP_SHARED | (fixed ? MAP_FIXED : 0), fd, 0);
-
-	if (p == MAP_FAILED)
-		return NULL;
-	madvise(p, bytes, MADV_DONTFORK);
-	return p;
+	return (k->view.group[group].plane_bytes + k->unit - 1) / k->unit * k->unit;
 }
 
-/* Address space without memory; over @fixed if given. */
-static char *map_nothing(size_t bytes, void *fixed)
+static void window_free(struct kvc *k, uint32_t group)
 {
-	void *p = mmap(fixed, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE |
-		       (fixed ? MAP_FIXED : 0), -1, 0);
+	struct kvci_window *w = &k->window[group];
 
-	if (p == MAP_FAILED)
-		return NULL;
-	madvise(p, bytes, MADV_DONTFORK);
-	return (char *)p;
-}
-
-/* Bytes of slot 0 in one window, in whole pages. */
-static size_t null_block_bytes(const struct kvc *k, uint32_t group)
-{
-	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-
-	return (k->view.group[group].plane_bytes + page - 1) / page * page;
-}
-
-/* Zero pages for slot 0 of @group in every window. */
-static int map_null_block(struct kvc *k, uint32_t group)
-{
-	const struct kvci_window *w = &k->window[group];
-	size_t len = null_block_bytes(k, group);
-
-	for (uint32_t p = 0; p < 2 * w->nr_planes; p++) {
-		void *at = mmap(w->base + p * w->stride, len, PROT_READ, MAP_PRIVATE |
-				MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-
-		if (at == MAP_FAILED)
-			return -errno;
-		madvise(at, len, MADV_DONTFORK);
-	}
-	return 0;
-}
-
-static void window_free(struct kvci_window *w)
-{
 	if (w->base)
-		munmap(w->base, w->bytes);
+		k->mem->unreserve(k, group);
 	free(w->plane);
+	free(w->has_null);
 	memset(w, 0, sizeof(*w));
+	k->view.group[group].plane = NULL;
 }
 
-void kvci_windows_free(struct kvc *k)
+/* No ranges, no slabs, no device any more. */
+static void memory_exit(struct kvc *k)
 {
 	for (uint32_t g = 0; g < KVMD_MAX_GROUPS; g++)
-		window_free(&k->window[g]);
+		window_free(k, g);
+	if (k->mem)
+		k->mem->close(k);
+	k->mem = NULL;
+	k->handle_kind = KVMD_HANDLE_NONE;
+}
+
+void kvci_mem_free(struct kvc *k)
+{
+	memory_exit(k);
 	free(k->slabs.slab);
 	memset(&k->slabs, 0, sizeof(k->slabs));
 }
 
-/* A range of @bytes that starts on a huge page's border. */
-static char *reserve_aligned(size_t bytes)
+void kvci_mem_forget(struct kvc *k)
 {
-	size_t more = bytes + KVCI_HUGE_PAGE, head;
-	char *p = map_nothing(more, NULL);
+	for (uint32_t g = 0; g < KVMD_MAX_GROUPS; g++)
+		k->window[g].base = NULL;
+	free(k->cuda);
+	k->cuda = NULL;
+	k->mem = NULL;
+}
 
-	if (!p)
-		return NULL;
-	head = (KVCI_HUGE_PAGE - (uintptr_t)p % KVCI_HUGE_PAGE) % KVCI_HUGE_PAGE;
-	if (head)
-		munmap(p, head);
-	munmap(p + head + bytes, KVCI_HUGE_PAGE - head);
-	return p + head;
+/* The means for the space's handles; kept over a reconnect if they are the same. */
+static int memory_init(struct kvc *k, const struct kvmd_space_reply *r)
+{
+	static const struct kvci_mem_ops *const ops[KVMD_NR_HANDLE] = {
+		[KVMD_HANDLE_MEMFD] = &kvci_mem_host,
+		[KVMD_HANDLE_CUDA_VMM] = &kvci_mem_vmm,
+		[KVMD_HANDLE_CUDA_LEGACY] = &kvci_mem_legacy,
+	};
+	int err;
+
+	if (k->mem && k->handle_kind == r->handle_kind && k->view.nr_shards == r->nr_shards &&
+	    !memcmp(k->device, r->device, sizeof(k->device)))
+		return 0;
+	memory_exit(k);
+	if (r->handle_kind == KVMD_HANDLE_NONE)
+		return 0;
+	if (r->handle_kind >= KVMD_NR_HANDLE) {
+		kvci_refuse("this library cannot map handles of kind %u: it is older than the "
+			    "daemon", r->handle_kind);
+		return -EOPNOTSUPP;
+	}
+	err = ops[r->handle_kind]->open(k, r);
+	if (err)
+		return err;
+	k->mem = ops[r->handle_kind];
+	k->handle_kind = r->handle_kind;
+	memcpy(k->device, r->device, sizeof(k->device));
+	return 0;
 }
 
 static int window_reserve(struct kvc *k, uint32_t group)
 {
 	const struct kvc_group_view *v = &k->view.group[group];
 	struct kvci_window *w = &k->window[group];
-	size_t stride, bytes;
 
-	if (w->base)
+	if (w->base || !k->mem || !k->mem->reserve)
 		return 0;
-	if (__builtin_mul_overflow(v->plane_bytes, (uint64_t)v->max_slots, &stride) ||
-	    __builtin_add_overflow(stride, KVCI_HUGE_PAGE - 1, &stride))
+	if (__builtin_mul_overflow(v->plane_bytes, (uint64_t)v->max_slots, &w->stride) ||
+	    __builtin_add_overflow(w->stride, k->align - 1, &w->stride))
 		goto err_range;
-	stride -= stride % KVCI_HUGE_PAGE;
-	if (__builtin_mul_overflow(stride, 2 * (size_t)w->nr_planes, &bytes) ||
-	    bytes > SIZE_MAX / 2)
+	w->stride -= w->stride % k->align;
+	if (__builtin_mul_overflow(w->stride, 2 * (size_t)w->nr_planes, &w->bytes) ||
+	    w->bytes > SIZE_MAX / 2)
 		goto err_range;
-	w->base = reserve_aligned(bytes);
-	if (!w->base)
-		goto err_range;
-	w->bytes = bytes;
-	w->stride = stride;
-	for (uint32_t p = 0; p < w->nr_planes; p++) {
-		w->plane[p].rw = w->base + p * stride;
-		w->plane[p].ro = w->base + (w->nr_planes + p) * stride;
-	}
-	if (!map_null_block(k, group))
-		return 0;
-	munmap(w->base, w->bytes);
-	w->base = NULL;
+	return k->mem->reserve(k, group);
 err_range:
 	kvci_refuse("group %u: no address space for %u slots of %llu bytes in %u planes", group,
 		    v->max_slots, (unsigned long long)v->plane_bytes, w->nr_planes);
 	return -ENOMEM;
 }
 
-static int group_set(struct kvc *k, uint32_t g, const struct kvmd_space_reply *r, bool reserve)
+static int group_set(struct kvc *k, uint32_t g, const struct kvmd_space_reply *r)
 {
 	struct kvc_group_view *v = &k->view.group[g];
 	const struct kvmd_group *n = &r->group[g];
@@ -141,7 +123,7 @@ static int group_set(struct kvc *k, uint32_t g, const struct kvmd_space_reply *r
 		return -EPROTO;
 	if (w->base && (v->plane_bytes != n->plane_bytes || v->planes != n->planes ||
 			v->nr_shards != r->nr_shards || v->max_slots != n->max_slots))
-		window_free(w);	/* addresses cannot be kept */
+		window_free(k, g);	/* addresses cannot be kept */
 	v->plane_bytes = n->plane_bytes;
 	v->planes = n->planes;
 	v->nr_shards = r->nr_shards;
@@ -159,25 +141,28 @@ static int group_set(struct kvc *k, uint32_t g, const struct kvmd_space_reply *r
 			return -ENOMEM;
 	}
 	v->plane = w->plane;
-	return reserve ? window_reserve(k, g) : 0;
+	return window_reserve(k, g);
 }
 
-int kvci_groups_set(struct kvc *k, const struct kvmd_space_reply *r, bool reserve)
+int kvci_groups_set(struct kvc *k, const struct kvmd_space_reply *r)
 {
 	int err;
 
 	if (!r->nr_groups || r->nr_groups > KVMD_MAX_GROUPS || !r->nr_shards ||
 	    r->nr_shards > KVMD_MAX_SHARDS)
 		return -EPROTO;
+	err = memory_init(k, r);
+	if (err)
+		return err;
 	k->view.nr_groups = r->nr_groups;
 	k->view.nr_shards = r->nr_shards;
 	for (uint32_t g = 0; g < r->nr_groups; g++) {
-		err = group_set(k, g, r, reserve);
+		err = group_set(k, g, r);
 		if (err)
 			return err;
 	}
 	for (uint32_t g = r->nr_groups; g < KVMD_MAX_GROUPS; g++) {
-		window_free(&k->window[g]);
+		window_free(k, g);
 		memset(&k->view.group[g], 0, sizeof(k->view.group[g]));
 	}
 	return 0;
@@ -220,66 +205,28 @@ static struct kvci_slab *slab_new(struct kvci_slabs *t, const struct kvmd_slab *
 	s->first_slot = m->first_slot;
 	s->nr_slots = m->nr_slots;
 	s->nr_total = m->fd_total;
+	s->extent_bytes = m->extent_bytes;
 	return s;
 }
 
-/* The bytes of a slab in one window; false: they do not lie on pages. */
-static bool slab_extent(const struct kvc *k, const struct kvci_slab *s, size_t *ret_off,
-			size_t *ret_len)
+bool kvci_slab_extent(const struct kvc *k, const struct kvci_slab *s, size_t *ret_off,
+		      size_t *ret_len)
 {
-	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	const uint64_t plane_bytes = k->view.group[s->group].plane_bytes;
 	const size_t stride = k->window[s->group].stride;
 	size_t off = s->first_slot * plane_bytes, len = s->nr_slots * plane_bytes;
 
-	len = (len + page - 1) / page * page;
-	if (!len || off % page || off > stride || len > stride - off)
+	len = (len + k->unit - 1) / k->unit * k->unit;
+	if (k->mem->exact) {
+		if (s->extent_bytes < len || s->extent_bytes % k->unit)
+			return false;
+		len = s->extent_bytes;
+	}
+	if (!len || off % k->unit || off > stride || len > stride - off)
 		return false;
 	*ret_off = off;
 	*ret_len = len;
 	return true;
-}
-
-static int slab_map_plane(struct kvc *k, const struct kvci_slab *s, uint32_t plane, int fd)
-{
-	struct kvci_window *w = &k->window[s->group];
-	size_t off, len;
-	char *rw, *ro;
-
-	if (!slab_extent(k, s, &off, &len))
-		return -EPROTO;
-	rw = w->plane[plane].rw + off;
-	ro = w->base + (w->nr_planes + plane) * w->stride + off;
-	if (!kvci_map_fd(fd, len, PROT_READ | PROT_WRITE, rw) ||
-	    !kvci_map_fd(fd, len, PROT_READ, ro))
-		return -errno;
-	/* Only a wish: shmem gives huge pages to those who ask, if at all. */
-	madvise(rw, len, MADV_HUGEPAGE);
-	madvise(ro, len, MADV_HUGEPAGE);
-	return 0;
-}
-
-/* Reserved range again where the slab was, but for slot 0. */
-static int slab_unmap(struct kvc *k, const struct kvci_slab *s)
-{
-	struct kvci_window *w = &k->window[s->group];
-	size_t off, len;
-
-	if (!s->mapped || !w->base || !slab_extent(k, s, &off, &len))
-		return 0;
-	if (!s->first_slot) {
-		int err = map_null_block(k, s->group);
-
-		if (err)
-			return err;
-		off = null_block_bytes(k, s->group);
-		len -= off;
-	}
-	for (uint32_t p = 0; len && p < 2 * w->nr_planes; p++) {
-		if (!map_nothing(len, w->base + p * w->stride + off))
-			return -errno;
-	}
-	return 0;
 }
 
 static int slab_check(const struct kvc *k, const struct kvci_rx *rx)
@@ -293,10 +240,10 @@ static int slab_check(const struct kvc *k, const struct kvci_rx *rx)
 		return -EPROTO;
 	if (m->handle_kind == KVMD_HANDLE_NONE)
 		return m->fd_total || rx->nr_fds ? -EPROTO : 0;
-	if (m->handle_kind != KVMD_HANDLE_MEMFD) {
-		kvci_refuse("slab %u: this library cannot map handles of kind %u", m->slab,
-			    m->handle_kind);
-		return -EOPNOTSUPP;
+	if (m->handle_kind != k->handle_kind) {
+		kvci_refuse("slab %u has handles of kind %u, its space has kind %u", m->slab,
+			    m->handle_kind, k->handle_kind);
+		return -EPROTO;
 	}
 	planes = k->window[m->group].nr_planes;
 	if (m->fd_total != planes || !rx->nr_fds || m->fd_first > planes ||
@@ -346,16 +293,12 @@ int kvci_slab_add(struct kvc *k, struct kvci_rx *rx)
 	if (s->group != m->group || s->first_slot != m->first_slot ||
 	    s->nr_slots != m->nr_slots || m->fd_first != s->nr_got)
 		return -EPROTO;
-	if (rx->nr_fds) {
-		err = window_reserve(k, m->group);
-		if (err)
-			return err;
-		s->mapped = true;
-	}
+	s->mapped |= rx->nr_fds != 0;
 	for (uint32_t i = 0; i < rx->nr_fds && !s->kept; i++) {
-		err = slab_map_plane(k, s, m->fd_first + i, rx->fd[i]);
+		err = k->mem->map(k, s, m->fd_first + i, rx->fd[i]);
 		if (err)
 			return err;
+		s->nr_mapped++;
 	}
 	s->nr_got += rx->nr_fds;
 	if (s->nr_got < s->nr_total)
@@ -372,23 +315,32 @@ int kvci_slab_del(struct kvc *k, uint32_t id, uint32_t gen)
 
 	if (!s)
 		return -EPROTO;
-	err = slab_unmap(k, s);
+	err = s->mapped ? k->mem->unmap(k, s) : 0;
 	if (err)
 		return err;
 	*s = k->slabs.slab[--k->slabs.nr];
 	return 0;
 }
 
-void kvci_slabs_keep(struct kvc *k)
+int kvci_slabs_keep(struct kvc *k)
 {
-	for (uint32_t i = 0; i < k->slabs.nr; i++) {
+	k->slabs.nr_whole = 0;
+	for (uint32_t i = k->slabs.nr; i--;) {
 		struct kvci_slab *s = &k->slabs.slab[i];
 
-		s->kept = s->nr_got == s->nr_total;
+		/* One that came in part was never used: it begins anew. */
+		if (s->nr_got != s->nr_total) {
+			int err = kvci_slab_del(k, s->id, s->gen);
+
+			if (err)
+				return err;
+			continue;
+		}
+		s->kept = true;
 		s->stale = true;
 		s->nr_got = 0;
 	}
-	k->slabs.nr_whole = 0;
+	return 0;
 }
 
 int kvci_slabs_sweep(struct kvc *k)
@@ -403,15 +355,11 @@ int kvci_slabs_sweep(struct kvc *k)
 	return 0;
 }
 
-void kvci_slabs_reset(struct kvc *k)
+int kvci_slabs_reset(struct kvc *k)
 {
-	/* One call per group, and it cannot leave anything of the old pool behind. */
-	for (uint32_t g = 0; g < KVMD_MAX_GROUPS; g++) {
-		struct kvci_window *w = &k->window[g];
+	int err = k->mem ? k->mem->reset(k) : 0;
 
-		if (w->base && (!map_nothing(w->bytes, w->base) || map_null_block(k, g)))
-			window_free(w);
-	}
 	k->slabs.nr = 0;
 	k->slabs.nr_whole = 0;
+	return err;
 }

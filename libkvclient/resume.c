@@ -147,8 +147,9 @@ static int go_on(struct kvc *k, struct kvci_rx *rx)
 		k->news_seq = ld_acq(&k->ring->news_seq);
 	k->control_seq = 0;
 	k->control_dirty = true;
-	kvci_slabs_keep(k);
-	err = kvci_first_slabs(k, nr_slabs);
+	err = kvci_slabs_keep(k);
+	if (!err)
+		err = kvci_first_slabs(k, nr_slabs);
 	return err ? err : kvci_slabs_sweep(k);
 }
 

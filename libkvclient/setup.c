@@ -69,12 +69,13 @@ static int map_failed(const char *what)
 
 static int map_steps(struct kvc *k, int fd)
 {
+	bool pinned = kvci_cuda_unpin_steps(k);
 	void *p = kvci_map_fd(fd, sizeof(*k->steps), PROT_READ | PROT_WRITE, k->steps);
 
 	if (!p)
 		return map_failed("steps");
 	k->steps = (struct kvmd_steps *)p;
-	return 0;
+	return pinned ? kvci_cuda_pin_steps(k) : 0;
 }
 
 static int map_tables(struct kvc *k, int fd, const struct kvmd_space_reply *r)
@@ -119,7 +120,7 @@ static int hello_map(struct kvc *k, struct kvci_rx *rx)
 	return 0;
 }
 
-static int hello(struct kvc *k, bool *ret_memory)
+static int hello(struct kvc *k)
 {
 	const struct kvc_opts *o = &k->conf.opts;
 	struct kvmd_hello m;
@@ -160,7 +161,6 @@ static int hello(struct kvc *k, bool *ret_memory)
 		k->has_loads = rx.u.hello.features & KVMD_FEAT_LOADS;
 		k->has_resume = rx.u.hello.features & KVMD_FEAT_RESUME;
 		memcpy(k->boot_id, rx.u.hello.boot_id, sizeof(k->boot_id));
-		*ret_memory = strncmp(rx.u.hello.device, "null", sizeof(rx.u.hello.device));
 	}
 	kvci_rx_close(&rx);
 	return err;
@@ -186,7 +186,7 @@ int kvci_first_slabs(struct kvc *k, uint32_t nr)
 	return err;
 }
 
-static int space(struct kvc *k, bool memory)
+static int space(struct kvc *k)
 {
 	struct kvci_rx rx;
 	uint32_t nr_slabs;
@@ -201,7 +201,7 @@ static int space(struct kvc *k, bool memory)
 	if (!err)
 		err = map_tables(k, rx.fd[0], &rx.u.space);
 	if (!err)
-		err = kvci_groups_set(k, &rx.u.space, memory);
+		err = kvci_groups_set(k, &rx.u.space);
 	kvci_rx_close(&rx);
 	return err ? err : kvci_first_slabs(k, nr_slabs);
 }
@@ -232,7 +232,7 @@ static int join(struct kvc *k)
 	if (!err)
 		err = map_tables(k, rx.fd[1], &rx.u.space);
 	if (!err)
-		err = kvci_groups_set(k, &rx.u.space, false);
+		err = kvci_groups_set(k, &rx.u.space);
 	/* What rank 0 was granted shows in its tables. */
 	k->has_loads = !err && rx.u.space.row_off[0] >= sizeof(struct kvmd_seq_status);
 	if (!err && rx.u.space.seq_stride)
@@ -265,8 +265,7 @@ static void forget_maps(struct kvc *k)
 	k->args_mem = NULL;
 	k->tables = NULL;
 	k->steps = NULL;
-	for (uint32_t g = 0; g < KVMD_MAX_GROUPS; g++)
-		k->window[g].base = NULL;
+	kvci_mem_forget(k);
 }
 
 /* All of the session but the steps page and the address ranges. */
@@ -278,6 +277,7 @@ static void detach(struct kvc *k)
 		close(k->bell);
 	k->sock = -1;
 	k->bell = -1;
+	kvci_cuda_unpin_tables(k);
 	if (k->ring)
 		munmap(k->ring, k->ring_bytes);
 	if (k->args_mem)
@@ -301,7 +301,7 @@ static void detach(struct kvc *k)
 	kvci_args_exit(&k->args);
 	for (uint32_t g = 0; g < KVMD_MAX_GROUPS; g++)
 		k->view.group[g].rows = NULL;
-	kvci_slabs_reset(k);
+	(void)kvci_slabs_reset(k);
 }
 
 /* Nothing of the pool is mapped any more: the daemon need not wait for our end. */
@@ -311,8 +311,8 @@ static void say_bye(struct kvc *k)
 
 	if (k->sock < 0)
 		return;
-	kvci_slabs_reset(k);
-	(void)kvci_send(k->sock, &bye, sizeof(bye));
+	if (!kvci_slabs_reset(k))
+		(void)kvci_send(k->sock, &bye, sizeof(bye));
 }
 
 void kvc_destroy(struct kvc *k)
@@ -324,7 +324,7 @@ void kvc_destroy(struct kvc *k)
 	else
 		say_bye(k);
 	detach(k);
-	kvci_windows_free(k);
+	kvci_mem_free(k);
 	if (k->steps)
 		munmap(k->steps, sizeof(*k->steps));
 	free(k->stash.cqe);
@@ -335,15 +335,14 @@ void kvc_destroy(struct kvc *k)
 /* The handshake over @fd, which is taken in any case. */
 static int attach(struct kvc *k, int fd)
 {
-	bool memory = false;
 	int err;
 
 	k->sock = fd;
 	k->dead = 0;
 	k->spin_ns = k->conf.opts.spin_ns;
-	err = hello(k, &memory);
+	err = hello(k);
 	if (!err)
-		err = space(k, memory);
+		err = space(k);
 	return err;
 }
 

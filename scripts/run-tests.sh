@@ -5,8 +5,11 @@
 #
 #   run-tests.sh -o BUILD_DIR [-j JOBS] [-d KIND] [-t GLOB] SUITE...
 #
-# A suite is a test binary under BUILD_DIR or a script. What it finds:
+# A suite is a test binary under BUILD_DIR or a script; "cuda:SUITE" is one that runs
+# with KVMD_TEST_DEVICE=cuda: its daemons' pools lie on a GPU. What it finds:
 #   KVMD_BUILD_DIR, KVMD_SRC_DIR   absolute; TMPDIR, its own, short enough for sockets
+#   TEMP                           its own below BUILD_DIR, for libcheck's messages: where
+#                                  suites fill one small /tmp together, libcheck gives up
 #   KVMD_FUZZ_RUNS                 inputs per fuzz target
 #   KVMD_TEST_D                    the D= of the build
 # What it may print, and what is counted:
@@ -40,10 +43,12 @@ left_running() {
 shm_names() { ls /dev/shm 2>/dev/null | grep -i 'kv' | sort; }
 
 suite_name() {
-	local n=${1#"$OUT"/}
+	local n=${1#cuda:} on=
+	[ "$n" = "$1" ] || on=cuda:
+	n=${n#"$OUT"/}
 	n=${n#tests/}
 	case $n in scripts/*) n=static/${n#scripts/} ;; esac
-	echo "${n%.sh}"
+	echo "$on${n%.sh}"
 }
 
 # Start the suite in $1 with its environment; its exit status is ours.
@@ -59,7 +64,11 @@ start() {
 	export TSAN_OPTIONS=${TSAN_OPTIONS:-allocator_may_return_null=1:halt_on_error=1}
 	# Instrumented code is slow; libcheck's 4 s are for code that is not.
 	export CK_DEFAULT_TIMEOUT=${CK_DEFAULT_TIMEOUT:-120}
-	exec timeout -k 10 "${KVMD_TEST_TIMEOUT:-900}" "${wrap[@]}" "$1"
+	# The driver that tests meet is the fake one, unless the real one is asked for.
+	[ "${KVMD_REAL_CUDA:-}" = 1 ] ||
+		export LD_LIBRARY_PATH=$KVMD_BUILD_DIR/fakecuda${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+	[ "${1#cuda:}" = "$1" ] || export KVMD_TEST_DEVICE=cuda
+	exec timeout -k 10 "${KVMD_TEST_TIMEOUT:-900}" "${wrap[@]}" "${1#cuda:}"
 }
 
 # Checks passed, failed and skipped, from the log and the exit status.
@@ -82,9 +91,10 @@ count() {
 run_one() {
 	local n=$1 suite=$2 name log rc pass fail skip word left pids t0 t1
 	name=$(suite_name "$suite")
-	log=$OUT/test-logs/${name//\//-}.log
+	log=$OUT/test-logs/${name//[\/:]/-}.log
 	export TMPDIR=$RUN/$n
-	mkdir "$TMPDIR"
+	export TEMP=$MESSAGES/$n
+	mkdir "$TMPDIR" "$TEMP"
 	t0=${EPOCHREALTIME/./}
 	(KVMD_TEST_MARK=$MARK.$n; export KVMD_TEST_MARK; start "$suite") >"$log" 2>&1 </dev/null
 	rc=$?
@@ -122,7 +132,7 @@ run_one() {
 	} >"$RUN/said.$n"
 	cat "$RUN/said.$n"
 	echo "$pass $fail $skip" >"$RUN/result.$n"
-	rm -rf "$TMPDIR" "$RUN/said.$n"
+	rm -rf "$TMPDIR" "$TEMP" "$RUN/said.$n"
 }
 
 if [ "${1-}" = --one ]; then
@@ -144,12 +154,13 @@ shift $((OPTIND - 1))
 
 mkdir -p "$OUT/test-logs"
 RUN=$(mktemp -d /tmp/kvt.XXXXXX) || exit 1
+MESSAGES=$(cd "$OUT" && mktemp -d "$PWD/messages.XXXXXX") || exit 1
 MARK=$(basename "$RUN")
-export OUT D RUN MARK
+export OUT D RUN MARK MESSAGES
 export KVMD_TEST_D=$D KVMD_FUZZ_RUNS=${KVMD_FUZZ_RUNS:-200000}
 KVMD_BUILD_DIR=$(cd "$OUT" && pwd) KVMD_SRC_DIR=$PWD
 export KVMD_BUILD_DIR KVMD_SRC_DIR
-trap 'rm -rf "$RUN"' EXIT
+trap 'rm -rf "$RUN" "$MESSAGES"' EXIT
 trap 'exit 130' INT TERM
 
 shm_before=$(shm_names)

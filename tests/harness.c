@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * harness.c - processes of a test, and what they say to each other.
+ * harness.c - the daemons of a test: started, listened to, asked, ended.
  */
 #include "tests/harness.h"
+#include "tests/harness_int.h"
 
 #include <check.h>
 #include <errno.h>
@@ -12,14 +13,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-static bool in_child;
+bool test_in_child;
 
 void test_true(bool ok, const char *what, const char *file, int line, const char *more,
 	       int64_t a, int64_t b)
@@ -32,7 +31,7 @@ void test_true(bool ok, const char *what, const char *file, int line, const char
 	if (more)
 		snprintf(text + strlen(text), sizeof(text) - strlen(text), " (%s %lld, %lld)", more,
 			 (long long)a, (long long)b);
-	if (in_child) {
+	if (test_in_child) {
 		fprintf(stderr, "client process: %s\n", text);
 		_exit(99);
 	}
@@ -106,28 +105,12 @@ static void write_file(const char *path, const char *text)
 
 void hd_conf(struct hd *d, const char *conf)
 {
-	char text[4096];
+	char text[4096], whole[4096];
 
-	T((size_t)snprintf(text, sizeof(text), "[daemon]\nsocket = %s\n%s", d->sock, conf) <
-	  sizeof(text));
-	write_file(d->conf, text);
-}
-
-/* A child of this test, whatever the test itself may do, ends with it. */
-static pid_t fork_child(void)
-{
-	pid_t pid, parent = getpid();
-
-	fflush(NULL);
-	pid = fork();
-	T(pid >= 0);
-	if (pid)
-		return pid;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != parent)
-		_exit(98);
-	in_child = true;
-	return 0;
+	device_conf(conf, text, sizeof(text));
+	T((size_t)snprintf(whole, sizeof(whole), "[daemon]\nsocket = %s\n%s", d->sock, text) <
+	  sizeof(whole));
+	write_file(d->conf, whole);
 }
 
 bool hd_try_run(struct hd *d)
@@ -135,7 +118,7 @@ bool hd_try_run(struct hd *d)
 	int p[2];
 
 	T(!pipe2(p, O_CLOEXEC));
-	d->pid = fork_child();
+	d->pid = test_fork();
 	if (!d->pid) {
 		dup2(p[1], STDERR_FILENO);
 		unsetenv("JOURNAL_STREAM");
@@ -166,6 +149,7 @@ void hd_prepare(struct hd *d)
 {
 	const char *tmp = getenv("TMPDIR");
 
+	device_prepare();
 	memset(d, 0, sizeof(*d));
 	snprintf(d->dir, sizeof(d->dir), "%s/hd.XXXXXX", tmp ? tmp : "/tmp");
 	T(mkdtemp(d->dir));
@@ -227,25 +211,22 @@ void hd_said(struct hd *d, const char *word)
 	}
 }
 
-static int wait_for(pid_t pid)
+int hd_reap(struct hd *d)
 {
 	int status;
 
-	T(waitpid(pid, &status, 0) == pid);
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+	while (log_read(d))
+		;
+	status = test_wait(d->pid);
+	d->pid = 0;
+	close(d->log);
+	return status;
 }
 
 int hd_end(struct hd *d)
 {
-	int status;
-
 	T(!kill(d->pid, SIGTERM));
-	while (log_read(d))
-		;
-	status = wait_for(d->pid);
-	d->pid = 0;
-	close(d->log);
-	return status;
+	return hd_reap(d);
 }
 
 void hd_kill(struct hd *d)
@@ -253,7 +234,7 @@ void hd_kill(struct hd *d)
 	T(!kill(d->pid, SIGKILL));
 	while (log_read(d))
 		;
-	T_EQ(wait_for(d->pid), 128 + SIGKILL);
+	T_EQ(test_wait(d->pid), 128 + SIGKILL);
 	d->pid = 0;
 	close(d->log);
 }
@@ -269,6 +250,7 @@ void hd_remove(struct hd *d)
 	T(!rmdir(d->dir));
 	free(d->text);
 	d->text = NULL;
+	device_check(false);
 }
 
 void hd_stop(struct hd *d)
@@ -281,6 +263,7 @@ void hd_stop(struct hd *d)
 		fprintf(stderr, "%s\n", d->text);
 	T_EQ(status, 0);
 	hd_remove(d);
+	device_check(true);
 }
 
 const char *hd_ask(struct hd *d, const char *line)
@@ -344,7 +327,7 @@ int kvmd_run(char *const argv[], char *buf, size_t bytes)
 	pid_t pid;
 
 	T(!pipe2(p, O_CLOEXEC));
-	pid = fork_child();
+	pid = test_fork();
 	if (!pid) {
 		dup2(p[1], STDERR_FILENO);
 		dup2(p[1], STDOUT_FILENO);
@@ -357,217 +340,5 @@ int kvmd_run(char *const argv[], char *buf, size_t bytes)
 		len += (size_t)n;
 	buf[len] = 0;
 	close(p[0]);
-	return wait_for(pid);
-}
-
-/* ------------------------------------------------------- client processes */
-
-void peer_start(struct peer *p, struct hd *d, peer_fn *fn, void *arg)
-{
-	int a[2], b[2];
-
-	T(!pipe2(a, O_CLOEXEC) && !pipe2(b, O_CLOEXEC));
-	p->pid = fork_child();
-	if (!p->pid) {
-		struct peer me = { .pid = getpid(), .to = b[1], .from = a[0] };
-
-		close(a[1]);
-		close(b[0]);
-		fn(&me, d, arg);
-		_exit(0);
-	}
-	close(a[0]);
-	close(b[1]);
-	p->to = a[1];
-	p->from = b[0];
-}
-
-void say(struct peer *p, uint64_t v)
-{
-	T(write(p->to, &v, sizeof(v)) == sizeof(v));
-}
-
-uint64_t hear(struct peer *p)
-{
-	struct pollfd pfd = { .fd = p->from, .events = POLLIN };
-	uint64_t v;
-
-	T(poll(&pfd, 1, WAIT_MS) == 1);
-	T(read(p->from, &v, sizeof(v)) == sizeof(v));
-	return v;
-}
-
-static void peer_close(struct peer *p)
-{
-	close(p->to);
-	close(p->from);
-	p->pid = 0;
-}
-
-int peer_status(struct peer *p)
-{
-	int status = wait_for(p->pid);
-
-	peer_close(p);
-	return status;
-}
-
-void peer_end(struct peer *p)
-{
-	T_EQ(peer_status(p), 0);
-}
-
-void peer_kill(struct peer *p)
-{
-	T(!kill(p->pid, SIGKILL));
-	T_EQ(wait_for(p->pid), 128 + SIGKILL);
-	peer_close(p);
-}
-
-void peer_halt(struct peer *me)
-{
-	(void)me;
-	for (;;)
-		pause();
-}
-
-/* --------------------------------------------------------------- sessions */
-
-void plain_space(struct kvc_space *s, const char *name, uint32_t slots)
-{
-	kvc_space_init(s, name);
-	s->nr_groups = 1;
-	s->nr_shards = 1;
-	s->group[0] = (struct kvmd_group) {
-		.plane_bytes = 4096, .planes = 1, .block_tokens = BT, .max_slots = slots + 1,
-	};
-}
-
-void opts_for(struct hd *d, struct kvc_opts *o)
-{
-	kvc_opts_init(o);
-	o->socket = d->sock;
-	o->max_seqs = 64;
-	o->max_tokens = 65536;
-	o->args_bytes = 1 << 20;
-}
-
-struct kvc *client_opts(struct hd *d, const struct kvc_space *s, const struct kvc_opts *o)
-{
-	struct kvc *k = NULL;
-	int err = kvc_create(o, s, &k);
-
-	(void)d;
-	if (err)
-		fprintf(stderr, "kvc_create: %s: %s\n", kvc_strerror(err), kvc_refusal());
-	T_EQ(err, 0);
-	return k;
-}
-
-struct kvc *client(struct hd *d, const struct kvc_space *s)
-{
-	struct kvc_opts o;
-
-	opts_for(d, &o);
-	return client_opts(d, s, &o);
-}
-
-struct kvc *plain_client(struct hd *d, const char *name, uint32_t slots)
-{
-	struct kvc_space s;
-
-	plain_space(&s, name, slots);
-	return client(d, &s);
-}
-
-void make_keys(unsigned char (*keys)[KEY], uint32_t stream, uint32_t first, uint32_t nr)
-{
-	memset(keys, 0, (size_t)nr * KEY);
-	for (uint32_t i = 0; i < nr; i++) {
-		uint32_t n = first + i;
-
-		memcpy(keys[i], &stream, sizeof(stream));
-		memcpy(keys[i] + 8, &n, sizeof(n));
-		keys[i][KEY - 1] = 0x5a;
-	}
-}
-
-void fill(struct kvc *k, uint32_t g, uint32_t slot, uint64_t word)
-{
-	const struct kvc_view *v = kvc_view(k);
-	const struct kvc_group_view *gv = &v->group[g];
-
-	for (uint32_t sh = 0; sh < gv->nr_shards; sh++)
-		for (uint32_t p = 0; p < gv->planes; p++) {
-			uint64_t *at = kvc_addr(v, g, sh, p, slot);
-
-			for (uint64_t i = 0; i < gv->plane_bytes / 8; i++)
-				at[i] = word ^ (uint64_t)sh << 40 ^ (uint64_t)p << 48 ^ i << 20;
-		}
-}
-
-bool holds(struct kvc *k, uint32_t g, uint32_t slot, uint64_t word)
-{
-	const struct kvc_view *v = kvc_view(k);
-	const struct kvc_group_view *gv = &v->group[g];
-
-	for (uint32_t sh = 0; sh < gv->nr_shards; sh++)
-		for (uint32_t p = 0; p < gv->planes; p++) {
-			const uint64_t *at = kvc_addr_ro(v, g, sh, p, slot);
-
-			for (uint64_t i = 0; i < gv->plane_bytes / 8; i++)
-				if (at[i] != (word ^ (uint64_t)sh << 40 ^ (uint64_t)p << 48 ^
-					      i << 20))
-					return false;
-		}
-	return true;
-}
-
-struct kvmd_cqe take(struct kvc *k)
-{
-	const struct kvmd_cqe *c;
-	struct kvmd_cqe copy;
-
-	T_EQ(kvc_wait_cqe(k, WAIT_NS, &c), 0);
-	copy = *c;
-	kvc_cqe_seen(k);
-	return copy;
-}
-
-struct kvmd_cqe take_for(struct kvc *k, uint64_t user_data)
-{
-	struct kvmd_cqe c = take(k);
-
-	T_EQ(c.user_data, user_data);
-	return c;
-}
-
-void open_extend(struct kvc *k, uint32_t seq, uint32_t nr, uint64_t word)
-{
-	T_EQ(kvc_seq_open(k, seq, 1, NULL, 0, nr * BT, 0, 0, NULL), 0);
-	T_EQ(kvc_seq_extend(k, seq, 1, 0, nr, 0, WAIT_NS, NULL), nr);
-	for (uint32_t i = 0; i < nr; i++)
-		fill(k, 0, (uint32_t)slot_at(k, 0, seq, i), word + i);
-}
-
-void open_publish(struct kvc *k, uint32_t seq, uint32_t nr, uint32_t stream)
-{
-	unsigned char (*keys)[KEY] = malloc((size_t)nr * KEY);
-
-	T(keys);
-	make_keys(keys, stream, 0, nr);
-	open_extend(k, seq, nr, (uint64_t)stream << 8);
-	T_EQ(kvc_seq_publish(k, seq, 1, 0, 0, keys, nr, 0, NULL), nr);
-	free(keys);
-}
-
-void whole_pool(struct kvc *k, uint32_t nr)
-{
-	const uint32_t seq = kvc_view(k)->max_seqs - 1;
-	int res;
-
-	T_EQ(kvc_seq_open(k, seq, 77, NULL, 0, 0, 0, 0, NULL), 0);
-	res = kvc_seq_extend(k, seq, 77, 0, nr, 0, WAIT_NS, NULL);
-	T_EQ(res, nr);
-	T_EQ(kvc_seq_close(k, seq, 77, 0, 0), 0);
+	return test_wait(pid);
 }

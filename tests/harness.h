@@ -37,6 +37,17 @@ uint64_t test_random(uint64_t *state);
 uint64_t test_fuzz_runs(uint64_t most);
 uint64_t test_now_ns(void);
 
+/* ---------------------------------------------------------------- devices */
+
+/* Daemons of this run have cuda devices ($KVMD_TEST_DEVICE, device.c); of the fake. */
+bool test_cuda(void);
+bool test_fake_cuda(void);
+uint64_t test_bytes(uint64_t bytes);		/* times $KVMD_TEST_SCALE */
+bool test_skip(bool when, const char *why);	/* says so; @when */
+const char *device_state(void);			/* the fake driver's file */
+/* What fakes that start from now on are told beside ($KVMD_FAKECUDA); after hd_prepare(). */
+void device_fake(const char *more);
+
 /* ---------------------------------------------------------------- daemons */
 
 struct hd {
@@ -55,6 +66,7 @@ void hd_conf(struct hd *d, const char *conf);	/* write another configuration */
 void hd_run(struct hd *d);			/* start with the directory's configuration */
 bool hd_try_run(struct hd *d);			/* false: it ended before it served; hd_kill() it */
 int hd_end(struct hd *d);			/* SIGTERM; exit status */
+int hd_reap(struct hd *d);			/* it ends by itself; exit status */
 void hd_kill(struct hd *d);			/* SIGKILL */
 void hd_stop(struct hd *d);			/* check, end, remove the directory */
 void hd_remove(struct hd *d);			/* the directory */
@@ -79,7 +91,14 @@ struct peer {
 };
 
 typedef void peer_fn(struct peer *me, struct hd *d, void *arg);
-void peer_start(struct peer *p, struct hd *d, peer_fn *fn, void *arg);
+/*
+ * A process with a copy of @bytes (256 at most) at @arg; 0: NULL. What else it knows
+ * of the test is what stood there when the first daemon was prepared, or is shared
+ * since before that: with cuda it is no fork of the test as it is now.
+ */
+void peer_start(struct peer *p, struct hd *d, peer_fn *fn, const void *arg, size_t bytes);
+/* The test as it is now, with its descriptors; it may not use the pool. */
+void peer_fork(struct peer *p, struct hd *d, peer_fn *fn, void *arg);
 void say(struct peer *p, uint64_t v);
 uint64_t hear(struct peer *p);
 void peer_end(struct peer *p);			/* it ends by itself, without a failure */
@@ -92,7 +111,7 @@ void peer_halt(struct peer *me);		/* in the child: wait to be killed */
 #define KEY	KVMD_KEY_BYTES
 #define BT	16u				/* tokens of a block in plain spaces */
 
-/* One full group, one shard, one plane of 4096 bytes, @slots usable slots. */
+/* One full group, one shard, one plane of test_bytes(4096), @slots usable slots. */
 void plain_space(struct kvc_space *s, const char *name, uint32_t slots);
 struct kvc *client(struct hd *d, const struct kvc_space *s);
 struct kvc *client_opts(struct hd *d, const struct kvc_space *s, const struct kvc_opts *o);
@@ -103,6 +122,7 @@ void make_keys(unsigned char (*keys)[KEY], uint32_t stream, uint32_t first, uint
 /* Write, compare all planes of all shards of one block. */
 void fill(struct kvc *k, uint32_t g, uint32_t slot, uint64_t word);
 bool holds(struct kvc *k, uint32_t g, uint32_t slot, uint64_t word);
+bool is_blank(struct kvc *k, uint32_t g, uint32_t slot);	/* all zero */
 static inline int32_t slot_at(struct kvc *k, uint32_t g, uint32_t seq, uint32_t pos)
 {
 	return kvc_row(kvc_view(k), g, seq)[pos];

@@ -46,7 +46,7 @@ void raw_space_init(struct kvmd_space *m, const char *name, uint32_t slots)
 	kvci_salt_digest(NULL, 0, m->salt_digest);	/* as a library client without a salt */
 	snprintf(m->name, sizeof(m->name), "%s", name);
 	m->group[0] = (struct kvmd_group) {
-		.plane_bytes = 4096, .planes = 1, .block_tokens = BT, .max_slots = slots + 1,
+		.plane_bytes = test_bytes(4096), .planes = 1, .block_tokens = BT, .max_slots = slots + 1,
 	};
 }
 

@@ -63,6 +63,7 @@
 	X(BLOCKS_EVICTED, "blocks_evicted", "blocks", c, "blocks reclaimed from HBM") \
 	X(BLOCKS_DROPPED, "blocks_dropped", "blocks", c, "blocks dropped by advice, ttl or operator") \
 	X(BLOCKS_STALE, "blocks_stale", "blocks", c, "blocks dropped since their epoch is over") \
+	X(BLOCKS_BAD, "blocks_bad", "blocks", c, "blocks of broken device memory, never used again") \
 	X(BLOCKS_DISCARDED, "blocks_discarded", "blocks", c, "unpublished blocks of dead clients freed") \
 	X(RECLAIM_BACKGROUND, "reclaim_background", "blocks", c, "evicted by background reclaim") \
 	X(RECLAIM_DIRECT, "reclaim_direct", "blocks", c, "evicted by an allocation that needed them") \
@@ -122,7 +123,16 @@
 	X(MOVES_FAILED, "moves_failed", "blocks", c, "copies, reads and writes between tiers that failed") \
 	X(CHECKSUM_ERRORS, "checksum_errors", "blocks", c, "bytes of a lower tier that did not verify") \
 	X(LOAD_STALL_NS, "load_stall_ns", "ns", c, \
-	  "time between an open and the arrival of the last block it waited for, summed")
+	  "time between an open and the arrival of the last block it waited for, summed") \
+	X(DEV_COPIED_OUT_BYTES, "dev_copied_out_bytes", "bytes", c, "bytes copied from GPUs to RAM") \
+	X(DEV_COPIED_IN_BYTES, "dev_copied_in_bytes", "bytes", c, "bytes copied from RAM to GPUs") \
+	X(DEV_COPIED_WITHIN_BYTES, "dev_copied_within_bytes", "bytes", c, \
+	  "bytes copied within and between GPUs") \
+	X(DEV_COPY_GROUPS, "dev_copy_groups", "groups", c, "groups of copies given to a GPU") \
+	X(DEV_COPIES_MERGED, "dev_copies_merged", "copies", c, \
+	  "copies that went as one with the copy before them") \
+	X(DEV_COPY_TIMEOUTS, "dev_copy_timeouts", "groups", c, "groups of copies that took too long") \
+	X(DEV_RESETS, "dev_resets", "times", c, "contexts of GPUs made anew after an error")
 
 enum kvmd_stat {
 #define KVMD_STAT_ID(id, name, unit, kind, help) KVMD_STAT_##id,

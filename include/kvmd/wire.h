@@ -485,7 +485,10 @@ struct kvmd_space_reply {
 	uint32_t row_off[KVMD_MAX_GROUPS]; /* 576 bytes from a sequence's start to its row */
 	uint32_t row_blocks[KVMD_MAX_GROUPS]; /* 608 entries in a row */
 	uint8_t salt_digest[16];	/* 640 */
-	char text[KVMD_TEXT_BYTES];	/* 656 */
+	uint32_t handle_kind;		/* 656 enum kvmd_handle of its slabs */
+	uint32_t resv;			/* 660 */
+	uint8_t device[KVMD_MAX_SHARDS][16]; /* 664 GPU per shard, its UUID's bytes; 0: none */
+	char text[KVMD_TEXT_BYTES];	/* 792 */
 };
 
 struct kvmd_join {
@@ -554,7 +557,7 @@ enum kvmd_handle {
 	KVMD_HANDLE_NONE,	/* null device: nothing to map */
 	KVMD_HANDLE_MEMFD,	/* mmap it */
 	KVMD_HANDLE_CUDA_VMM,	/* cuMemImportFromShareableHandle */
-	KVMD_HANDLE_CUDA_LEGACY, /* cuIpcOpenMemHandle */
+	KVMD_HANDLE_CUDA_LEGACY, /* a memfd of 64 bytes: what cuIpcOpenMemHandle takes */
 	KVMD_NR_HANDLE
 };
 
@@ -582,7 +585,7 @@ KVMD_WIRE_ASSERT(sizeof(struct kvmd_hello) == 240);
 KVMD_WIRE_ASSERT(sizeof(struct kvmd_hello_reply) == 408);
 KVMD_WIRE_ASSERT(sizeof(struct kvmd_group) == 64);
 KVMD_WIRE_ASSERT(sizeof(struct kvmd_space) == 984);
-KVMD_WIRE_ASSERT(sizeof(struct kvmd_space_reply) == 912);
+KVMD_WIRE_ASSERT(sizeof(struct kvmd_space_reply) == 1048);
 KVMD_WIRE_ASSERT(sizeof(struct kvmd_join) == 72);
 KVMD_WIRE_ASSERT(sizeof(struct kvmd_slab) == 80);
 KVMD_WIRE_ASSERT(sizeof(struct kvmd_slab_ack) == 32);

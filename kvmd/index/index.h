@@ -212,9 +212,14 @@ void index_load_failed(struct index *ix, struct gpool *gp, struct block *b);
 void index_lost(struct index *ix, struct block *b);
 /* An idle or leaving block of HBM goes although others hang from it below: it is lost to them. */
 void index_lose(struct index *ix, struct gpool *gp, struct block *b);
+/*
+ * The device reports that the memory of the slot of @b (sealed, loading or
+ * leaving) is broken: the block is lost, the slot BAD once nobody holds it.
+ */
+void index_poisoned(struct index *ix, struct gpool *gp, struct block *b);
 static inline bool block_is_lost(const struct block *b)
 {
-	return b->state == BLK_QUARANTINE && !b->slot && !b->ram;
+	return b->state == BLK_QUARANTINE && !b->ram && (!b->slot || (b->flags & BLK_F_LOST));
 }
 /* A lost record that nobody holds and nothing hangs from is freed. */
 void index_lost_put(struct index *ix, struct block *b);

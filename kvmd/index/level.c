@@ -222,6 +222,8 @@ void index_lost(struct index *ix, struct block *b)
 	p->sid[b->sid].nr_sealed--;
 	gp->sp->nr_stale -= b->sid != gp->sp->sid;
 	b->parent = 0;
+	if (unlikely(b->slot))
+		b->flags = BLK_F_LOST;
 	block_set_state(b, BLK_QUARANTINE);
 	ix->nr_lost++;
 	index_lost_put(ix, b);
@@ -229,16 +231,29 @@ void index_lost(struct index *ix, struct block *b)
 		index_lost_put(ix, up);
 }
 
-void index_lose(struct index *ix, struct gpool *gp, struct block *b)
+/* Off its lists and out of the tiers below; HBM does not count it any more. */
+static void leave_all(struct index *ix, struct gpool *gp, struct block *b)
 {
 	if (b->state == BLK_EVICTING)
 		index_revive(ix, gp, b);
-	else
+	if (b->flags & BLK_F_IDLE)
 		index_busy(ix, gp, b);
 	if (b->ram | b->disk)
 		ix->pool->lower->drop(ix->pool, b, false);
 	count(ix, b, LEVEL_HBM, -1);
+}
+
+void index_lose(struct index *ix, struct gpool *gp, struct block *b)
+{
+	leave_all(ix, gp, b);
 	pool_slot_put(ix->pool, b);
+	index_lost(ix, b);
+}
+
+void index_poisoned(struct index *ix, struct gpool *gp, struct block *b)
+{
+	leave_all(ix, gp, b);
+	pool_poison(ix->pool, b);
 	index_lost(ix, b);
 }
 

@@ -14,6 +14,12 @@
 
 uint64_t clock_ns(void);			/* CLOCK_MONOTONIC, ns */
 
+/* The earlier of two times, of which 0 says none. */
+static inline uint64_t clock_earlier(uint64_t a, uint64_t b)
+{
+	return !a || (b && b < a) ? b : a;
+}
+
 uint64_t clock_policy_ns(void);			/* ns since start, or as driven */
 void clock_policy_drive(uint64_t ns);		/* from now on; never goes back */
 bool clock_policy_is_driven(void);

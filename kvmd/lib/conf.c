@@ -9,6 +9,7 @@
  * error of a file is reported. Start-up and reload, core thread only.
  */
 #include "kvmd/lib/conf_value.h"
+#include "kvmd/lib/err.h"
 #include "kvmd/lib/mem.h"
 
 #include <ini.h>
@@ -118,8 +119,8 @@ static int assign(const struct conf_table *t, const char *section, void *base, c
 
 	if (!o) {
 		list_words(t, section, known, sizeof(known));
-		snprintf(buf, bytes, "unknown key '%s' in [%s] (known: %s)", key, section, known);
-		return -EINVAL;
+		return err_text(-EINVAL, buf, bytes, "unknown key '%s' in [%s] (known: %s)", key,
+				section, known);
 	}
 	err = conf_set_value(o, base, val);
 	if (err)
@@ -274,8 +275,7 @@ int conf_load(const struct conf_table *t, void *ctx, const char *path, char *ret
 	return l.err_line ? l.err : bad_line < 0 ? -ENOMEM : 0;
 
 err_msg:
-	snprintf(ret_msg, msg_bytes, "%s: %s", path, strerror(-err));
-	return err;
+	return err_text(err, ret_msg, msg_bytes, "%s: %s", path, strerror(-err));
 }
 
 int conf_set(const struct conf_table *t, void *ctx, const char *assignment, char *ret_msg,
@@ -285,16 +285,13 @@ int conf_set(const struct conf_table *t, void *ctx, const char *assignment, char
 	void *base;
 
 	eq = strchr(assignment, '=');
-	if (!eq || (size_t)(eq - assignment) >= sizeof(buf)) {
-		snprintf(ret_msg, msg_bytes, "'%s' is not SECTION.KEY=VALUE", assignment);
-		return -EINVAL;
-	}
-	snprintf(buf, sizeof(buf), "%.*s", (int)(eq - assignment), assignment);
+	buf[0] = '\0';
+	if (eq && (size_t)(eq - assignment) < sizeof(buf))
+		snprintf(buf, sizeof(buf), "%.*s", (int)(eq - assignment), assignment);
 	key = strrchr(buf, '.');
-	if (!key) {
-		snprintf(ret_msg, msg_bytes, "'%s' is not SECTION.KEY=VALUE", assignment);
-		return -EINVAL;
-	}
+	if (!key)
+		return err_text(-EINVAL, ret_msg, msg_bytes, "'%s' is not SECTION.KEY=VALUE",
+				assignment);
 	*key++ = '\0';
 	name = strchr(section, '.');
 	if (name)

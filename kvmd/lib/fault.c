@@ -6,10 +6,10 @@
  * the number of the call alone (and the seed), so that a failing run can be
  * repeated. Arming belongs to one thread; hits are counted by any.
  */
+#include "kvmd/lib/err.h"
 #include "kvmd/lib/fault.h"
 
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -51,18 +51,6 @@ const char *fault_name(enum fault_site site)
 	return (unsigned)site < NR_FAULT ? site_names[site] : "?";
 }
 
-__printf(3, 4) static int fail(char *msg, size_t bytes, const char *fmt, ...)
-{
-	va_list ap;
-
-	if (msg && bytes) {
-		va_start(ap, fmt);
-		vsnprintf(msg, bytes, fmt, ap);
-		va_end(ap);
-	}
-	return -EINVAL;
-}
-
 static int parse_count(const char *val, uint64_t *ret_v)
 {
 	char *end;
@@ -94,7 +82,7 @@ static int parse_pair(struct fault_rule *r, char *pair, char *msg, size_t bytes)
 	int err;
 
 	if (!val)
-		return fail(msg, bytes, "fault: '%s' is not KEY=VALUE", pair);
+		return err_text(-EINVAL, msg, bytes, "fault: '%s' is not KEY=VALUE", pair);
 	*val++ = '\0';
 
 	if (!strcmp(pair, "nth"))
@@ -108,10 +96,10 @@ static int parse_pair(struct fault_rule *r, char *pair, char *msg, size_t bytes)
 	else if (!strcmp(pair, "prob"))
 		err = parse_prob(val, &r->prob);
 	else
-		return fail(msg, bytes, "fault: unknown key '%s' (nth, every, prob, seed, times)",
-			    pair);
+		return err_text(-EINVAL, msg, bytes, "fault: unknown key '%s' (nth, every, prob, "
+				"seed, times)", pair);
 	if (err)
-		return fail(msg, bytes, "fault: bad value '%s' for %s", val, pair);
+		return err_text(-EINVAL, msg, bytes, "fault: bad value '%s' for %s", val, pair);
 	return 0;
 }
 
@@ -141,8 +129,8 @@ int fault_rule_parse(struct fault_rule *ret_r, const char *what, char *pairs, ch
 			return err;
 	}
 	if ((!r.nth && !r.every && !r.prob) || !r.times)
-		return fail(msg, bytes, "fault: %s needs nth, every or prob, and times, above 0",
-			    what);
+		return err_text(-EINVAL, msg, bytes, "fault: %s needs nth, every or prob, and "
+				"times, above 0", what);
 	*ret_r = r;
 	return 0;
 }
@@ -167,11 +155,11 @@ static int parse_one(char *part, struct fault_rule rules[], char *msg, size_t by
 	int err;
 
 	if (!pairs)
-		return fail(msg, bytes, "fault: '%s' is not SITE:KEY=VALUE", part);
+		return err_text(-EINVAL, msg, bytes, "fault: '%s' is not SITE:KEY=VALUE", part);
 	*pairs++ = '\0';
 	if (find_site(part, &site))
-		return fail(msg, bytes, "fault: unknown site '%s' (%s)", part,
-			    all_names(names, sizeof(names)));
+		return err_text(-EINVAL, msg, bytes, "fault: unknown site '%s' (%s)", part,
+				all_names(names, sizeof(names)));
 	err = fault_rule_parse(&r, part, pairs, msg, bytes);
 	if (!err)
 		rules[site] = r;
@@ -198,8 +186,8 @@ int fault_arm(const char *spec, char *ret_msg, size_t msg_bytes)
 	int err;
 
 	if (strlen(spec) >= sizeof(buf))
-		return fail(ret_msg, msg_bytes, "fault: a spec is at most %zu characters",
-			    sizeof(buf) - 1);
+		return err_text(-EINVAL, ret_msg, msg_bytes, "fault: a spec is at most %zu "
+				"characters", sizeof(buf) - 1);
 	strcpy(buf, spec);
 	while ((part = strsep(&rest, ";"))) {
 		if (!*part)

@@ -58,6 +58,13 @@ void mem_free(void *p)
 	free(p);
 }
 
+bool mem_is_zero(const void *p, size_t bytes)
+{
+	const uint8_t *at = p;
+
+	return !bytes || (!at[0] && !memcmp(at, at + 1, bytes - 1));
+}
+
 static size_t page_bytes(void)
 {
 	return (size_t)sysconf(_SC_PAGESIZE);

@@ -17,9 +17,11 @@ void *mem_realloc(void *p, size_t bytes) __must_check;
 char *mem_strdup(const char *s) __must_check;
 void mem_free(void *p);					/* NULL is fine */
 
+bool mem_is_zero(const void *p, size_t bytes);		/* of any 0 bytes: true */
+
 /* Zeroed, page aligned. @populate touches all of it now. NULL: out of memory. */
 void *mem_big_alloc(size_t bytes, bool populate) __must_check;
-void mem_big_free(void *p, size_t bytes);
+void mem_big_free(void *p, size_t bytes);		/* NULL is fine */
 
 /*
  * A memfd of @bytes (CLOEXEC, sealable) named @name; mapped shared,

@@ -91,6 +91,12 @@ static int get_sqe(struct uring *u, struct io_uring_sqe **ret_sqe)
 	return 0;
 }
 
+static void arm(struct io_uring_sqe *sqe, struct uring_req *r)
+{
+	io_uring_sqe_set_data(sqe, r);
+	r->armed = true;
+}
+
 int uring_poll_fd(struct uring *u, struct uring_req *r, int fd, unsigned events)
 {
 	struct io_uring_sqe *sqe;
@@ -100,8 +106,7 @@ int uring_poll_fd(struct uring *u, struct uring_req *r, int fd, unsigned events)
 	if (err)
 		return err;
 	io_uring_prep_poll_add(sqe, fd, events);
-	io_uring_sqe_set_data(sqe, r);
-	r->armed = true;
+	arm(sqe, r);
 	return 0;
 }
 
@@ -114,8 +119,7 @@ int uring_read(struct uring *u, struct uring_req *r, int fd, void *buf, unsigned
 	if (err)
 		return err;
 	io_uring_prep_read(sqe, fd, buf, bytes, (uint64_t)-1);	/* no offset: as read(2) */
-	io_uring_sqe_set_data(sqe, r);
-	r->armed = true;
+	arm(sqe, r);
 	return 0;
 }
 
@@ -162,45 +166,36 @@ int uring_file_set(struct uring *u, unsigned idx, int fd)
 	return n < 0 ? n : n == 1 ? 0 : -EINVAL;
 }
 
-static void arm_file(struct io_uring_sqe *sqe, struct uring_req *r)
+/* @op: IORING_OP_*, for plain memory or for a fixed buffer. */
+static int file_io(struct uring *u, struct uring_req *r, int op, unsigned file, int buf,
+		   const void *p, unsigned bytes, uint64_t off)
 {
+	struct io_uring_sqe *sqe;
+	int err;
+
+	err = get_sqe(u, &sqe);
+	if (err)
+		return err;
+	io_uring_prep_rw(op, sqe, (int)file, p, bytes, off);
+	if (buf >= 0)
+		sqe->buf_index = (uint16_t)buf;
 	io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
-	io_uring_sqe_set_data(sqe, r);
-	r->armed = true;
+	arm(sqe, r);
+	return 0;
 }
 
 int uring_pread(struct uring *u, struct uring_req *r, unsigned file, int buf, void *p,
 		unsigned bytes, uint64_t off)
 {
-	struct io_uring_sqe *sqe;
-	int err;
-
-	err = get_sqe(u, &sqe);
-	if (err)
-		return err;
-	if (buf >= 0)
-		io_uring_prep_read_fixed(sqe, (int)file, p, bytes, off, buf);
-	else
-		io_uring_prep_read(sqe, (int)file, p, bytes, off);
-	arm_file(sqe, r);
-	return 0;
+	return file_io(u, r, buf >= 0 ? IORING_OP_READ_FIXED : IORING_OP_READ, file, buf, p,
+		       bytes, off);
 }
 
 int uring_pwrite(struct uring *u, struct uring_req *r, unsigned file, int buf, const void *p,
 		 unsigned bytes, uint64_t off)
 {
-	struct io_uring_sqe *sqe;
-	int err;
-
-	err = get_sqe(u, &sqe);
-	if (err)
-		return err;
-	if (buf >= 0)
-		io_uring_prep_write_fixed(sqe, (int)file, p, bytes, off, buf);
-	else
-		io_uring_prep_write(sqe, (int)file, p, bytes, off);
-	arm_file(sqe, r);
-	return 0;
+	return file_io(u, r, buf >= 0 ? IORING_OP_WRITE_FIXED : IORING_OP_WRITE, file, buf, p,
+		       bytes, off);
 }
 
 int uring_fdatasync(struct uring *u, struct uring_req *r, unsigned file)
@@ -212,7 +207,8 @@ int uring_fdatasync(struct uring *u, struct uring_req *r, unsigned file)
 	if (err)
 		return err;
 	io_uring_prep_fsync(sqe, (int)file, IORING_FSYNC_DATASYNC);
-	arm_file(sqe, r);
+	io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
+	arm(sqe, r);
 	return 0;
 }
 
@@ -278,12 +274,13 @@ static unsigned reap(struct uring *u)
 
 unsigned uring_poll(struct uring *u)
 {
-	unsigned flags;
+	unsigned flags = ld_rlx(u->ring.sq.kflags);
 
-	uring_flush(u);
-	flags = ld_rlx(u->ring.sq.kflags);
+	/* One system call for both; what the submission itself brings in is seen next time. */
 	if (unlikely(flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)))
-		(void)io_uring_get_events(&u->ring);
+		(void)io_uring_submit_and_get_events(&u->ring);
+	else
+		uring_flush(u);
 	return reap(u);
 }
 

@@ -37,7 +37,7 @@ struct workers {
 	struct queue urgent, rest;
 	bool stop;
 	struct work *finished;		/* stack; pushed by workers, taken by core */
-	unsigned nr_pending;		/* submitted, done() not run; core only */
+	unsigned nr_pending;		/* submitted or adopted, done() not run; relaxed */
 	int notify_fd;
 	unsigned nr_threads;
 	pthread_t threads[];
@@ -176,9 +176,19 @@ int workers_notify_fd(const struct workers *w)
 	return w->notify_fd;
 }
 
+void workers_adopt(struct workers *w)
+{
+	__atomic_fetch_add(&w->nr_pending, 1, __ATOMIC_RELAXED);
+}
+
+void workers_finish(struct workers *w, struct work *work)
+{
+	push_finished(w, work);
+}
+
 static void submit(struct workers *w, struct queue *q, struct work *work)
 {
-	w->nr_pending++;
+	workers_adopt(w);
 	pthread_mutex_lock(&w->lock);
 	push(q, work);
 	pthread_cond_signal(&w->wake);
@@ -211,7 +221,7 @@ unsigned workers_reap(struct workers *w)
 	}
 	for (; fifo; fifo = next) {
 		next = fifo->next;	/* done() may free or resubmit it */
-		w->nr_pending--;
+		__atomic_fetch_sub(&w->nr_pending, 1, __ATOMIC_RELAXED);
 		fifo->done(fifo);
 		nr++;
 	}
@@ -220,5 +230,5 @@ unsigned workers_reap(struct workers *w)
 
 unsigned workers_nr_pending(const struct workers *w)
 {
-	return w->nr_pending;
+	return ld_rlx(&w->nr_pending);
 }

@@ -59,6 +59,7 @@ enum blk_state {
 #define BLK_F_POL0	0x20	/* policy's own */
 #define BLK_F_POL1	0x40	/* policy's own */
 #define BLK_F_POL2	0x80	/* policy's own */
+#define BLK_F_LOST	BLK_F_POL0 /* in QUARANTINE: its identity is gone, its slot is broken */
 
 struct block {
 	uint8_t key[KVMD_KEY_BYTES];	/*  0 valid from SEALING on */

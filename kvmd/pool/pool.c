@@ -19,7 +19,8 @@
 
 /* ------------------------------------------------------------ set-up */
 
-static size_t moving_bytes(uint32_t nr)
+/* A bit for each record. */
+static size_t bits_bytes(uint32_t nr)
 {
 	return ((size_t)nr / 64 + 1) * sizeof(uint64_t);
 }
@@ -68,6 +69,8 @@ int pool_create(const struct pool_opts *o, struct workers *w, struct pool **ret_
 		return -ENOMEM;
 	p->opts = *o;
 	p->workers = w;
+	p->dev = o->dev ? o->dev : p->own_dev;
+	p->nr_devs = o->nr_devs;
 	p->nr_blocks = p->nr_free_blk = o->nr_blocks;
 	p->next_fresh = 1;
 	for (uint32_t i = 0; i < POOL_MAX_SLABS; i++) {
@@ -84,20 +87,21 @@ int pool_create(const struct pool_opts *o, struct workers *w, struct pool **ret_
 	madvise(map, array_bytes(o->nr_blocks), MADV_HUGEPAGE);
 	if (o->populate)
 		pool_populate(p);
-	p->metadata_bytes = array_bytes(o->nr_blocks) + moving_bytes(o->nr_blocks);
+	p->metadata_bytes = array_bytes(o->nr_blocks) + 2 * bits_bytes(o->nr_blocks);
 	err = -ENOMEM;
-	p->moving = mem_big_alloc(moving_bytes(o->nr_blocks), false);
-	if (!p->moving)
-		goto err_unmap_blocks;
+	p->moving = mem_big_alloc(bits_bytes(o->nr_blocks), false);
+	p->poisoned = mem_big_alloc(bits_bytes(o->nr_blocks), false);
+	if (!p->moving || !p->poisoned)
+		goto err_free_bits;
 	err = nodes_init(p, o->nr_nodes);
 	if (err)
-		goto err_free_moving;
+		goto err_free_bits;
 	*ret_p = p;
 	return 0;
 
-err_free_moving:
-	mem_big_free(p->moving, moving_bytes(o->nr_blocks));
-err_unmap_blocks:
+err_free_bits:
+	mem_big_free(p->moving, bits_bytes(o->nr_blocks));
+	mem_big_free(p->poisoned, bits_bytes(o->nr_blocks));
 	munmap(map, array_bytes(o->nr_blocks));
 	close(p->blk_fd);
 err_free:
@@ -118,7 +122,8 @@ void pool_destroy(struct pool *p)
 		if (p->space[i].in_use)
 			space_destroy(p, &p->space[i]);
 	mem_big_free(p->node, align_up(((uint64_t)p->nr_nodes + 1) * sizeof(struct node), 4096));
-	mem_big_free(p->moving, moving_bytes(p->nr_blocks));
+	mem_big_free(p->moving, bits_bytes(p->nr_blocks));
+	mem_big_free(p->poisoned, bits_bytes(p->nr_blocks));
 	munmap(p->blk, array_bytes(p->nr_blocks));
 	close(p->blk_fd);
 	mem_big_free(p, sizeof(*p));
@@ -257,11 +262,30 @@ void pool_slot_put(struct pool *p, struct block *b)
 	}
 }
 
+static bool is_poisoned(const struct pool *p, const struct block *b)
+{
+	uint32_t id = pool_id(p, b);
+
+	return p->poisoned[id / 64] >> (id % 64) & 1;
+}
+
+void pool_poison(struct pool *p, const struct block *b)
+{
+	uint32_t id = pool_id(p, b);
+
+	if (b->slot)
+		p->poisoned[id / 64] |= 1ull << (id % 64);
+}
+
 void pool_free(struct pool *p, struct block *b)
 {
 	BUG_ON(pool_is_moving(p, b));
 	if (unlikely(b->ram | b->disk))
 		p->lower->drop(p, b, false);
+	if (unlikely(is_poisoned(p, b))) {
+		pool_mark_bad(p, b);
+		return;
+	}
 	if (likely(b->slot))
 		pool_slot_put(p, b);
 	sid_put(p, b);
@@ -289,11 +313,14 @@ void pool_record_put(struct pool *p, struct block *b)
 void pool_mark_bad(struct pool *p, struct block *b)
 {
 	struct gpool *gp = pool_gpool(p, b);
+	uint32_t id = pool_id(p, b);
 
+	p->poisoned[id / 64] &= ~(1ull << (id % 64));
 	block_set_state(b, BLK_BAD);
 	b->leases = 0;
 	b->flags = 0;
 	gp->sp->tenant->hbm_bytes -= gp->slot_bytes;
+	stat_inc(BLOCKS_BAD);
 }
 
 /* ------------------------------------------------------ policy's account */

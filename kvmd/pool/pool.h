@@ -190,6 +190,8 @@ struct pool_opts {
 	uint32_t wmark_min, wmark_low, wmark_high;	/* permille of a gpool's slots */
 	bool populate;			/* touch all metadata at once (tests, benchmarks) */
 	bool hugetlb;
+	struct dev *dev;		/* devices, opened; outlive the pool; NULL: pool->own_dev */
+	uint32_t nr_devs;
 };
 
 struct pool {
@@ -208,7 +210,8 @@ struct pool {
 	uint32_t space_end;		/* records from here on were never used */
 	struct tenant tenant[POOL_MAX_TENANTS];
 	uint32_t nr_tenants;
-	struct dev dev[POOL_MAX_DEVS];
+	struct dev *dev;		/* [nr_devs]: the caller's, or own_dev */
+	struct dev own_dev[POOL_MAX_DEVS];
 	uint32_t nr_devs;
 	struct slab slab[POOL_MAX_SLABS];
 	uint32_t slab_end;		/* records from here on were never used */
@@ -219,6 +222,7 @@ struct pool {
 	const struct pool_lower *lower;	/* NULL: no tiers below */
 	void *lower_ctx;
 	uint64_t *moving;		/* bit per record: bytes of it are being copied (pool_is_moving()) */
+	uint64_t *poisoned;		/* bit per record: its slot is broken (pool_poison()) */
 	void *events_ctx;		/* the listener's own */
 	uint64_t metadata_bytes;	/* block array and per-slot arrays, as allocated */
 	uint32_t now;			/* policy clock in 1/16 s, set once per turn */
@@ -292,6 +296,11 @@ static inline void pool_set_moving(struct pool *p, const struct block *b, bool o
 	BUG_ON(pool_is_moving(p, b) == on);
 	p->moving[id / 64] ^= 1ull << (id % 64);
 }
+/*
+ * The device reports that the memory of @b's slot is broken. Whoever holds the
+ * block goes on holding it; when it is freed it becomes BAD, with its slot.
+ */
+void pool_poison(struct pool *p, const struct block *b);
 /* Never use this slot again (device error); the record stays as BAD. */
 void pool_mark_bad(struct pool *p, struct block *b);
 

@@ -90,7 +90,7 @@ static void slab_shape(const struct gpool *gp, uint32_t k, uint32_t *ret_nr, uin
 
 	*ret_nr = min(gp->slab_slots, gp->max_slots - first);
 	*ret_ext = align_up((uint64_t)*ret_nr * gp->geo.plane_bytes,
-			    gp->sp->dev[0]->ops->granularity);
+			    gp->sp->dev[0]->granularity);
 }
 
 static uint32_t free_index(const struct gpool *gp)

@@ -63,6 +63,13 @@ int space_check_geometry(const struct kvmd_space *m, char *msg, size_t msg_bytes
 	return 0;
 }
 
+/* By UUID, as nvidia-smi writes it or without "GPU-", or by its name in the configuration. */
+static bool device_is(const struct dev *d, const char *want)
+{
+	return !strcmp(d->uuid, strncmp(want, "GPU-", 4) ? want : want + 4) ||
+	       !strcmp(d->name, want);
+}
+
 static int differs(char *msg, size_t n, const struct space *sp, uint32_t g, const char *field,
 		   uint64_t have, uint64_t want)
 {
@@ -99,7 +106,7 @@ int space_same_geometry(const struct space *sp, const struct kvmd_space *m, char
 #undef CMP
 	}
 	for (uint32_t i = 0; i < sp->nr_shards; i++) {
-		if (!m->device[i][0] || !strcmp(m->device[i], sp->dev[i]->uuid))
+		if (!m->device[i][0] || device_is(sp->dev[i], m->device[i]))
 			continue;
 		snprintf(msg, n, "space %s has shard %u on device %s, not %s", sp->name, i,
 			 sp->dev[i]->uuid, m->device[i]);
@@ -121,11 +128,17 @@ static uint64_t gcd(uint64_t a, uint64_t b)
 	return a;
 }
 
-/* Slots of a full slab: about slab_bytes, and every extent a multiple of the granularity. */
-static uint32_t slots_per_slab(const struct pool *p, const struct gpool *gp, uint64_t gran)
+/*
+ * Slots of a full slab: about slab_bytes, and every extent a multiple of the
+ * granularity. Legacy handles are mapped wherever the driver likes: one slab holds
+ * all slots then.
+ */
+static uint32_t slots_per_slab(const struct pool *p, const struct gpool *gp)
 {
-	uint64_t unit = gran / gcd(gran, gp->geo.plane_bytes);
-	uint64_t n = max(p->opts.slab_bytes / gp->slot_bytes, (uint64_t)1);
+	const struct dev *d = gp->sp->dev[0];
+	uint64_t unit = d->granularity / gcd(d->granularity, gp->geo.plane_bytes);
+	uint64_t n = d->handle_kind == KVMD_HANDLE_CUDA_LEGACY ? gp->max_slots :
+		     max(p->opts.slab_bytes / gp->slot_bytes, (uint64_t)1);
 
 	return (uint32_t)min(align_up(n, unit), align_up(MAX_SLOTS, unit));
 }
@@ -143,6 +156,30 @@ static uint64_t budget_slots(const struct space *sp, const struct gpool *gp)
 		least = min(least, sp->dev[s]->budget_bytes / (shard_bytes * same));
 	}
 	return least;
+}
+
+/* Devices give memory in pieces of their granularity: does the first slab fit? */
+static int slab_fits(const struct gpool *gp, char *msg, size_t n)
+{
+	const struct space *sp = gp->sp;
+	uint64_t slots = min(gp->slab_slots, gp->max_slots);
+
+	for (uint32_t s = 0; s < sp->nr_shards; s++) {
+		const struct dev *d = sp->dev[s];
+		uint64_t need = 0, ext = align_up(slots * gp->geo.plane_bytes, d->granularity);
+
+		for (uint32_t r = 0; r < sp->nr_shards; r++)
+			need += sp->dev[r] == d ? gp->geo.planes * ext : 0;
+		if (need <= d->budget_bytes || d->granularity <= gp->geo.plane_bytes)
+			continue;
+		snprintf(msg, n, "group %u: a slab takes %llu KiB in %u planes, device %s gives pieces of "
+			 "%llu KiB and has %llu KiB: use fewer planes (planes = 1), or raise its bytes",
+			 gp->idx, (unsigned long long)need >> 10, gp->geo.planes, d->name,
+			 (unsigned long long)d->granularity >> 10,
+			 (unsigned long long)d->budget_bytes >> 10);
+		return -ENOMEM;
+	}
+	return 0;
 }
 
 void gpool_wmarks(const struct pool *p, struct gpool *gp)
@@ -174,6 +211,7 @@ static int gpool_init(struct pool *p, struct space *sp, uint32_t g,
 {
 	struct gpool *gp = &sp->gp[g];
 	uint64_t slots;
+	int err;
 
 	gp->sp = sp;
 	gp->idx = g;
@@ -186,7 +224,10 @@ static int gpool_init(struct pool *p, struct space *sp, uint32_t g,
 	}
 	gp->max_slots = (uint32_t)min(slots, (uint64_t)MAX_SLOTS);
 	gp->geo.max_slots = gp->max_slots;
-	gp->slab_slots = slots_per_slab(p, gp, sp->dev[0]->ops->granularity);
+	gp->slab_slots = slots_per_slab(p, gp);
+	err = slab_fits(gp, msg, n);
+	if (err)
+		return err;
 	gp->max_slabs = (uint32_t)div_round_up(gp->max_slots, gp->slab_slots);
 	list_init(&gp->avail);
 	list_init(&gp->waiters);
@@ -261,22 +302,51 @@ static int sid_alloc(struct pool *p, struct space *sp, uint64_t epoch, uint16_t 
 	return -ENOSPC;
 }
 
+static struct dev *named_device(struct pool *p, const char *want)
+{
+	for (uint32_t d = 0; d < p->nr_devs; d++)
+		if (device_is(&p->dev[d], want))
+			return &p->dev[d];
+	return NULL;
+}
+
+static bool same_kind(const struct dev *a, const struct dev *b)
+{
+	return a->ops == b->ops && a->handle_kind == b->handle_kind &&
+	       a->granularity == b->granularity;
+}
+
+/* Shards go round those of the first device's kind that are there. */
+static struct dev *default_device(struct pool *p, const struct space *sp, uint32_t shard)
+{
+	struct dev *fit[POOL_MAX_DEVS];
+	uint32_t nr = 0;
+
+	for (uint32_t d = 0; d < p->nr_devs; d++)
+		if (!p->dev[d].down && (!shard || same_kind(&p->dev[d], sp->dev[0])))
+			fit[nr++] = &p->dev[d];
+	return nr ? fit[shard % nr] : NULL;
+}
+
 static int space_devices(struct pool *p, struct space *sp, const struct kvmd_space *m,
 			 char *msg, size_t n)
 {
 	for (uint32_t s = 0; s < sp->nr_shards; s++) {
 		const char *want = m->device[s];
 
-		if (!want[0])
-			sp->dev[s] = &p->dev[s % p->nr_devs];
-		for (uint32_t d = 0; want[0] && d < p->nr_devs; d++)
-			if (!strcmp(p->dev[d].uuid, want))
-				sp->dev[s] = &p->dev[d];
-		if (!sp->dev[s]) {
-			snprintf(msg, n, "no device %s for shard %u: see `kvctl dev`", want, s);
+		sp->dev[s] = want[0] ? named_device(p, want) : default_device(p, sp, s);
+		if (!sp->dev[s] && want[0]) {
+			snprintf(msg, n, "no device %s for shard %u: see `kvctl dev list`", want, s);
 			return -ENODEV;
 		}
-		if (sp->dev[s]->ops != sp->dev[0]->ops) {
+		if (!sp->dev[s] || sp->dev[s]->down) {
+			const struct dev *d = sp->dev[s] ? sp->dev[s] : &p->dev[0];
+
+			snprintf(msg, n, "device %s for shard %u is not there: %s", d->name, s,
+				 d->text);
+			return -ENODEV;
+		}
+		if (!same_kind(sp->dev[s], sp->dev[0])) {
 			snprintf(msg, n, "shards on devices of two kinds (%s, %s)",
 				 sp->dev[0]->ops->name, sp->dev[s]->ops->name);
 			return -EINVAL;

@@ -7,18 +7,7 @@
  */
 #include "kvmd/svc/admin_parse.h"
 
-#include <stdarg.h>
-#include <stdio.h>
-
-__printf(3, 4) static int bad(char *msg, size_t n, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(msg, n, fmt, ap);
-	va_end(ap);
-	return -EINVAL;
-}
+#include "kvmd/lib/err.h"
 
 static bool is_word(const char *s)
 {
@@ -77,16 +66,17 @@ static int parse_arg(char *word, struct admin_req *rq, char *msg, size_t n)
 	char *val = strchr(word, '=');
 
 	if (!val)
-		return bad(msg, n, "'%.40s' is not KEY=VALUE", word);
+		return err_text(-EINVAL, msg, n, "'%.40s' is not KEY=VALUE", word);
 	*val++ = '\0';
 	if (!is_word(word))
-		return bad(msg, n, "'%.40s' is no name of an argument", word);
+		return err_text(-EINVAL, msg, n, "'%.40s' is no name of an argument", word);
 	if (!decode(val))
-		return bad(msg, n, "%s: '%%' without two hex digits, or a zero byte", word);
+		return err_text(-EINVAL, msg, n, "%s: '%%' without two hex digits, or a zero byte",
+				word);
 	if (admin_req_arg(rq, word))
-		return bad(msg, n, "%s is given twice", word);
+		return err_text(-EINVAL, msg, n, "%s is given twice", word);
 	if (rq->nr_args == ADMIN_MAX_ARGS)
-		return bad(msg, n, "more than %d arguments", ADMIN_MAX_ARGS);
+		return err_text(-EINVAL, msg, n, "more than %d arguments", ADMIN_MAX_ARGS);
 	rq->arg[rq->nr_args++] = (struct admin_arg) { .key = word, .val = val };
 	return 0;
 }
@@ -98,9 +88,10 @@ int admin_parse(char *line, size_t len, struct admin_req *ret_rq, char *msg, siz
 	int err;
 
 	if (len > ADMIN_MAX_LINE_BYTES)
-		return bad(msg, msg_bytes, "a request is at most %u bytes", ADMIN_MAX_LINE_BYTES);
+		return err_text(-EINVAL, msg, msg_bytes, "a request is at most %u bytes",
+				ADMIN_MAX_LINE_BYTES);
 	if (memchr(line, '\0', len))
-		return bad(msg, msg_bytes, "a zero byte in the request");
+		return err_text(-EINVAL, msg, msg_bytes, "a zero byte in the request");
 	line[len] = '\0';
 	while ((word = strsep(&line, " "))) {
 		if (!*word)
@@ -112,15 +103,15 @@ int admin_parse(char *line, size_t len, struct admin_req *ret_rq, char *msg, siz
 			continue;
 		}
 		if (!is_word(word))
-			return bad(msg, msg_bytes, "'%.40s' is no %s", word,
-				   rq.noun ? "verb" : "noun");
+			return err_text(-EINVAL, msg, msg_bytes, "'%.40s' is no %s", word,
+					rq.noun ? "verb" : "noun");
 		if (!rq.noun)
 			rq.noun = word;
 		else
 			rq.verb = word;
 	}
 	if (!rq.verb)
-		return bad(msg, msg_bytes, "a request is 'NOUN VERB KEY=VALUE ...'");
+		return err_text(-EINVAL, msg, msg_bytes, "a request is 'NOUN VERB KEY=VALUE ...'");
 	*ret_rq = rq;
 	return 0;
 }

@@ -244,7 +244,7 @@ static void put_space(const struct pool *p, struct json *j, const struct space *
 	json_u64(j, "sessions", sp->nr_sessions);
 	json_u64(j, "groups", sp->nr_groups);
 	json_u64(j, "shards", sp->nr_shards);
-	json_str(j, "device", sp->dev[0]->uuid);
+	json_str(j, "device", sp->dev[0]->name);
 	json_u64(j, "block_tokens", sp->gp[0].geo.block_tokens);
 	json_u64(j, "sealed_blocks", p->sid[sp->sid].nr_sealed);
 	json_u64(j, "stale_blocks", sp->nr_stale);
@@ -342,6 +342,16 @@ static uint32_t dev_slabs(const struct pool *p, const struct dev *dev)
 	return nr;
 }
 
+static const char *handle_name(uint32_t kind)
+{
+	static const char *const names[KVMD_NR_HANDLE] = {
+		[KVMD_HANDLE_NONE] = "none", [KVMD_HANDLE_MEMFD] = "memfd",
+		[KVMD_HANDLE_CUDA_VMM] = "vmm", [KVMD_HANDLE_CUDA_LEGACY] = "legacy",
+	};
+
+	return kind < KVMD_NR_HANDLE ? names[kind] : "?";
+}
+
 static int show_devs(struct admin_conn *c)
 {
 	const struct pool *p = c->d->pool;
@@ -352,14 +362,23 @@ static int show_devs(struct admin_conn *c)
 		const struct dev *dev = &p->dev[i];
 
 		json_obj(j, NULL);
-		json_str(j, "device", dev->uuid);
+		json_str(j, "device", dev->name);
+		json_str(j, "uuid", dev->uuid);
 		json_str(j, "kind", dev->ops->name);
+		json_str(j, "model", dev->model);
+		json_str(j, "state", dev->down ? "down" : "up");
+		json_str(j, "trouble", dev->text);
 		json_u64(j, "budget_bytes", dev->budget_bytes);
 		json_u64(j, "used_bytes", dev->used_bytes);
 		json_u64(j, "slabs", dev_slabs(p, dev));
-		json_u64(j, "granularity_bytes", dev->ops->granularity);
+		json_u64(j, "granularity_bytes", dev->granularity);
 		json_u64(j, "grace_ms", dev->grace_ns / 1000000);
 		json_bool(j, "hugetlb", dev->hugetlb);
+		json_str(j, "ipc", handle_name(dev->handle_kind));
+		json_u64(j, "copied_out_bytes", dev->copied_bytes[DEV_OUT]);
+		json_u64(j, "copied_in_bytes", dev->copied_bytes[DEV_IN]);
+		json_u64(j, "copied_within_bytes", dev->copied_bytes[DEV_WITHIN]);
+		json_u64(j, "resets", dev->nr_resets);
 		json_obj_end(j);
 	}
 	json_arr_end(j);

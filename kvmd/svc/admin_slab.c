@@ -58,7 +58,7 @@ static void put_slab(struct json *j, const struct slab *s, uint64_t now_ns)
 	json_str(j, "state", slab_state_name(s->state));
 	json_str(j, "space", s->gp->sp->name);
 	json_u64(j, "group", s->gp->idx);
-	json_str(j, "device", s->gp->sp->dev[0]->uuid);
+	json_str(j, "device", s->gp->sp->dev[0]->name);
 	json_u64(j, "first_slot", s->first);
 	json_u64(j, "slots", s->nr);
 	json_u64(j, "used_slots", s->state == SLAB_CREATING ? 0 : slab_nr_used(s));

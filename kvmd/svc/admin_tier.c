@@ -200,6 +200,7 @@ static void put_ram(struct json *j, const struct ram_info *i)
 	json_u64(j, "huge_shmem_bytes", i->thp_bytes);
 	json_u64(j, "small_page_bytes", i->small_bytes);
 	json_u64(j, "locked_bytes", i->locked_bytes);
+	json_u64(j, "pinned_bytes", i->pinned_bytes);
 	json_u64(j, "registered_bytes", i->registered_bytes);
 	json_u64(j, "start_us", i->start_ns / 1000);
 }

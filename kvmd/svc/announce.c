@@ -29,7 +29,7 @@ static int send_slab(struct conn *c, struct slab *s)
 		.h = { .type = KVMD_MSG_SLAB_ADD },
 		.slab = s->id, .gen = s->gen, .group = s->gp->idx, .first_slot = s->first,
 		.nr_slots = s->nr, .extent_bytes = s->extent_bytes,
-		.handle_kind = s->gp->sp->dev[0]->ops->handle_kind,
+		.handle_kind = s->gp->sp->dev[0]->handle_kind,
 	};
 	int fds[KVMD_MAX_FDS], err;
 	uint32_t at = 0, n;

@@ -20,6 +20,7 @@
 #define DEFAULT_SOCKET	KVMD_RUNSTATEDIR "/" KVMD_DAEMON_NAME "/kvmd.sock"
 
 static const char *const clock_words[] = { "real", "driven", NULL };
+static const char *const ipc_words[] = { "vmm", "legacy", NULL };
 static const char *const level_words[] = { "err", "warn", "info", "debug", NULL };
 
 #define D(f)	offsetof(struct config_daemon, f)
@@ -125,9 +126,19 @@ static const struct conf_opt opts[] = {
 	  "test tiers stacked on it, for tests" },
 
 	{ "device", "kind", CONF_STR, V(kind), "host", 0, 0, NULL, false,
-	  "backend: host or null" },
+	  "backend: host, null or cuda" },
+	{ "device", "uuid", CONF_STR, V(uuid), NULL, 0, 0, NULL, false,
+	  "cuda: which GPU, as nvidia-smi -L names it; default: the first one not taken" },
 	{ "device", "bytes", CONF_BYTES, V(bytes), "1G", 4096, 0, NULL, true,
 	  "memory for slabs on this device" },
+	{ "device", "share", CONF_U32, V(share), "0", 0, 100, NULL, false,
+	  "cuda: percent of the memory that is free at start, in place of bytes; 0: bytes" },
+	{ "device", "ipc", CONF_ENUM, V(legacy), "vmm", 0, 0, ipc_words, false,
+	  "cuda: how memory is shared: vmm (file descriptors) or legacy (cuIpcGetMemHandle)" },
+	{ "device", "copy_threads", CONF_U32, V(copy_threads), "2", 1, 16, NULL, false,
+	  "cuda: threads that move bytes, each direction" },
+	{ "device", "copy_timeout", CONF_TIME, V(copy_timeout_ns), "10s", 1, 0, NULL, false,
+	  "cuda: a copy that takes longer is reported" },
 	{ "device", "grace", CONF_TIME, V(grace_ns), NULL, 0, 0, NULL, true,
 	  "wait after a client's death before its blocks are reused" },
 	{ "device", "hugetlb", CONF_BOOL, V(hugetlb), "no", 0, 0, NULL, true,
@@ -269,15 +280,11 @@ static int octal(uint32_t v, uint32_t *ret_mode)
 	return 0;
 }
 
-static int finish_pool(struct config *c, char *msg, size_t n)
+void config_size(struct config *c)
 {
 	struct config_pool *p = &c->pool;
 	uint64_t bytes = 0;
 
-	if (p->wmark_min > p->wmark_low || p->wmark_low > p->wmark_high) {
-		snprintf(msg, n, "wmark_min <= wmark_low <= wmark_high does not hold");
-		return -EINVAL;
-	}
 	for (uint32_t i = 0; i < c->nr_devs; i++)
 		bytes += c->dev[i].bytes;
 	bytes += c->ram.bytes;
@@ -285,16 +292,29 @@ static int finish_pool(struct config *c, char *msg, size_t n)
 		bytes += c->disk.bytes;
 		w += strcspn(w, ",");
 	}
+	if (p->auto_blocks)
+		p->blocks = min(max(bytes / p->block_bytes_hint, (uint64_t)1024),
+				(uint64_t)1 << 28);
+	if (p->auto_ghosts)
+		p->ghosts = min(p->blocks * 16, (uint64_t)1 << 26);
+}
+
+static int finish_pool(struct config *c, char *msg, size_t n)
+{
+	struct config_pool *p = &c->pool;
+
+	if (p->wmark_min > p->wmark_low || p->wmark_low > p->wmark_high) {
+		snprintf(msg, n, "wmark_min <= wmark_low <= wmark_high does not hold");
+		return -EINVAL;
+	}
 	if (c->disk.path && c->ram.bytes < (uint64_t)16 << 20) {
 		snprintf(msg, n, "disk.path needs ram.bytes of 16M at least: blocks pass through RAM on "
 			 "their way to disk and back");
 		return -EINVAL;
 	}
-	if (!p->blocks)
-		p->blocks = min(max(bytes / p->block_bytes_hint, (uint64_t)1024),
-				(uint64_t)1 << 28);
-	if (!p->ghosts)
-		p->ghosts = min(p->blocks * 16, (uint64_t)1 << 26);
+	p->auto_blocks = !p->blocks;
+	p->auto_ghosts = !p->ghosts;
+	config_size(c);
 	return 0;
 }
 

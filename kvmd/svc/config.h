@@ -38,12 +38,18 @@ struct config_pool {
 	bool recompute;			/* refuse loads that are slower than recomputing */
 	uint64_t resume_ns;		/* how long a restarted daemon waits for its clients */
 	char *fault;			/* fault injection spec, tests only */
+	bool auto_blocks, auto_ghosts;	/* not given: config_size() sets them */
 };
 
 struct config_device {
 	char name[40];			/* its UUID on host and null devices */
-	char *kind;			/* "host", "null" */
+	char *kind;			/* "host", "null", "cuda" */
+	char *uuid;			/* of the GPU; NULL: the first free one */
 	uint64_t bytes;			/* budget */
+	uint32_t share;			/* percent of free memory in place of bytes; 0: none */
+	uint32_t legacy;		/* 0 vmm, 1 legacy IPC handles */
+	uint32_t copy_threads;
+	uint64_t copy_timeout_ns;
 	uint64_t grace_ns;		/* after a client's death; UINT64_MAX: the kind's own */
 	bool hugetlb;
 };
@@ -94,6 +100,8 @@ int config_init(struct config *c);
 void config_exit(struct config *c);
 /* File (NULL: none) and -o assignments are done: fill in and check what hangs together. */
 int config_finish(struct config *c, char *msg, size_t msg_bytes);
+/* Records and ghosts that were not given, from the bytes there are. */
+void config_size(struct config *c);
 int config_load(struct config *c, const char *path, char *msg, size_t msg_bytes);
 int config_set(struct config *c, const char *assign, char *msg, size_t msg_bytes);
 /* Give @t the limits of @ct. */

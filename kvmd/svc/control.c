@@ -39,6 +39,15 @@ static void reply(struct conn *c, const struct kvmd_msg *to, struct kvmd_msg *m,
 
 /* -------------------------------------------------------------------- hello */
 
+/* The device that a client is told of before it has a space. */
+static const struct dev *first_up(const struct pool *p)
+{
+	for (uint32_t i = 0; i < p->nr_devs; i++)
+		if (!p->dev[i].down)
+			return &p->dev[i];
+	return &p->dev[0];
+}
+
 static void do_hello(struct conn *c, const struct kvmd_hello *h, int err, char *text)
 {
 	struct daemon *d = c->d;
@@ -70,7 +79,7 @@ static void do_hello(struct conn *c, const struct kvmd_hello *h, int err, char *
 	r.cq_off = ring_cq_off(&s->ring);
 	r.max_seqs = s->lim.max_seqs;
 	r.max_tokens = s->max_tokens;
-	snprintf(r.device, sizeof(r.device), "%s", d->pool->dev[0].ops->name);
+	snprintf(r.device, sizeof(r.device), "%s", first_up(d->pool)->ops->name);
 	fds[0] = s->ring.fd;
 	fds[1] = s->args_fd;
 	fds[2] = s->steps_fd;
@@ -91,6 +100,9 @@ static void fill_space_reply(const struct session *s, struct kvmd_space_reply *r
 	r->tables_bytes = seqtab_rows_bytes(&s->st);
 	r->seq_stride = s->st.stride;
 	memcpy(r->salt_digest, sp->salt_digest, sizeof(r->salt_digest));
+	r->handle_kind = sp->dev[0]->handle_kind;
+	for (uint32_t i = 0; i < sp->nr_shards; i++)
+		memcpy(r->device[i], sp->dev[i]->uuid_bytes, sizeof(r->device[i]));
 	for (uint32_t g = 0; g < sp->nr_groups; g++) {
 		r->group[g] = sp->gp[g].geo;
 		r->row_off[g] = s->st.row_off[g];

@@ -56,6 +56,11 @@ static void round_done(struct dev_batch *b)
 		submit_round(j);
 		return;
 	}
+	if (err == -EHWPOISON) {
+		/* Which of the two it is, nobody says: neither is given out again. */
+		pool_poison(s->d->pool, pool_block(s->d->pool, j->src));
+		pool_poison(s->d->pool, pool_block(s->d->pool, j->dst));
+	}
 	if (err) {
 		stat_inc(COPIES_FAILED);
 	} else {

@@ -63,8 +63,8 @@ static bool deadlocked(struct reclaim *rc, struct space *sp, uint64_t now_ns)
 		if (s->state == SESSION_FREE || s->sp != sp || !holds_blocks(s))
 			continue;
 		if (s->state != SESSION_LIVE || (!s->nr_waiting && !s->st.loading) ||
-		    s->nr_copying || s->held || session_wants_step(s) || s->cq_defer.head || !list_empty(&s->more) ||
-		    now_ns - s->last_entry_ns < quiet)
+		    s->nr_copying || s->held || session_wants_step(s) || s->cq_defer.head ||
+		    !list_empty(&s->more) || now_ns - s->last_entry_ns < quiet)
 			return false;
 	}
 	for (uint32_t i = 0; d->nr_tickets && i < MAX_TICKETS; i++)
@@ -94,8 +94,10 @@ int daemon_reload(struct daemon *d, char *msg, size_t msg_bytes)
 		err = config_load(&c, d->conf_path, msg, msg_bytes);
 	if (!err)
 		err = config_finish(&c, msg, msg_bytes);
-	if (!err)
+	if (!err) {
+		reload_shares(d, &c);
 		err = reload_apply(d, &c, msg, msg_bytes);
+	}
 	config_exit(&c);
 	return err;
 }
@@ -139,31 +141,50 @@ static int signals_init(struct daemon *d)
 	return uring_poll_fd(d->u, &d->sig_req, d->sig_fd, POLLIN);
 }
 
-/* Workers raise an eventfd: it only has to end the sleep. */
-static void work_ready(struct uring_req *r, int res)
-{
-	struct daemon *d = container_of(r, struct daemon, work_req);
-
-	(void)res;
-	(void)uring_read(d->u, &d->work_req, workers_notify_fd(d->workers), &d->work_val,
-			 sizeof(d->work_val));
-}
-
 /* -------------------------------------------------------------------- set-up */
 
-static int make_devices(struct daemon *d)
+static void device_troubled(struct dev *dev)
 {
+	log_warn("device %s: %s", dev->name, dev->text);
+}
+
+/* A device that is not there is said and done without, as long as there is another. */
+static int open_devices(struct daemon *d)
+{
+	uint32_t nr_up = 0;
+	int err = 0;
+
 	for (uint32_t i = 0; i < d->conf.nr_devs; i++) {
-		const struct config_device *c = &d->conf.dev[i];
-		struct dev *dev = &d->pool->dev[i];
+		struct config_device *c = &d->conf.dev[i];
+		struct dev *dev = &d->dev[i];
+		struct dev_opts o = {
+			.uuid = c->uuid, .bytes = c->bytes, .share = c->share,
+			.legacy = c->legacy, .copy_threads = c->copy_threads,
+			.copy_timeout_ns = c->copy_timeout_ns,
+		};
+		char msg[256] = "";
+		int e;
 
 		dev_init(dev, dev_ops_find(c->kind), c->name, c->bytes, d->workers);
 		dev->hugetlb = c->hugetlb;
+		dev->troubled = device_troubled;
 		if (c->grace_ns != UINT64_MAX)
 			dev->grace_ns = c->grace_ns;
-		d->pool->nr_devs++;
+		e = dev_open(dev, &o, msg, sizeof(msg));
+		if (e) {
+			log_err("device %s is not used: %s", c->name, msg);
+			err = err ? err : e;
+			continue;
+		}
+		nr_up++;
+		if (dev->model[0])
+			log_info("device %s: %s, UUID %s, %llu MiB", c->name, dev->model, dev->uuid,
+				 (unsigned long long)dev->budget_bytes >> 20);
+		if (c->share)
+			c->bytes = dev->budget_bytes;
 	}
-	return 0;
+	config_size(&d->conf);
+	return nr_up ? 0 : err;
 }
 
 static int make_tenants(struct daemon *d)
@@ -189,6 +210,7 @@ static int make_pool(struct daemon *d)
 		.nr_blocks = (uint32_t)c->blocks, .nr_nodes = (uint32_t)c->nodes,
 		.slab_bytes = c->slab_bytes, .wmark_min = c->wmark_min, .wmark_low = c->wmark_low,
 		.wmark_high = c->wmark_high, .hugetlb = c->hugetlb,
+		.dev = d->dev, .nr_devs = d->conf.nr_devs,
 	};
 	int err;
 
@@ -204,8 +226,7 @@ static int make_pool(struct daemon *d)
 		return err;
 	d->ix->kept = d->keep != NULL;
 	reclaim_init(&d->rc, d->pool, d->ix, &reclaim_events);
-	err = make_devices(d);
-	return err ? err : make_tenants(d);
+	return make_tenants(d);
 }
 
 /*
@@ -225,6 +246,19 @@ static void populate_done(struct work *w)
 	(void)w;
 }
 
+/* Descriptors keep memory alive; legacy handles name that of a process. */
+static int memory_lives(const struct daemon *d, char *msg, size_t n)
+{
+	for (uint32_t i = 0; i < d->conf.nr_devs; i++) {
+		if (d->dev[i].handle_kind != KVMD_HANDLE_CUDA_LEGACY)
+			continue;
+		snprintf(msg, n, "device %s: memory shared by legacy handles (ipc = legacy) died with it",
+			 d->dev[i].name);
+		return -ESTALE;
+	}
+	return 0;
+}
+
 /*
  * Tiers, and with a warm start what was in the pool. When that cannot be used all
  * of it is let go of, and the next start, which the supervisor sees to, is cold.
@@ -232,7 +266,10 @@ static void populate_done(struct work *w)
 static int start_from_kept(struct daemon *d)
 {
 	char msg[256] = "";
-	int err = keep_is_warm(d) ? restore_memory(d, msg, sizeof(msg)) : 0;
+	int err = keep_is_warm(d) ? memory_lives(d, msg, sizeof(msg)) : 0;
+
+	if (!err && keep_is_warm(d))
+		err = restore_memory(d, msg, sizeof(msg));
 
 	if (!err) {
 		err = tiering_start(d, keep_ram(d), d->conf.ram.bytes ? keep_ram_kept(d) : NULL);
@@ -279,6 +316,8 @@ int daemon_init(struct daemon *d)
 	err = err ? err : keep_start(d);
 	if (!err)
 		keep_lock_ring(d, DISK_MAX_FILES);
+	what = err ? what : "no device can be used (see above)";
+	err = err ? err : open_devices(d);
 	what = err ? what : "memory for the block array, its index and ghosts (pool.blocks)";
 	err = err ? err : make_pool(d);
 	d->keys = err ? NULL : mem_zalloc((size_t)FETCH_KEYS * KVMD_KEY_BYTES);
@@ -287,12 +326,12 @@ int daemon_init(struct daemon *d)
 		err = -ENOMEM;
 	what = err ? what : "signals";
 	err = err ? err : signals_init(d);
+	what = err ? what : "the workers' bell (io_uring)";
+	err = err ? err : worker_bell_start(&d->work_bell, d->u, d->workers);
 	if (err) {
 		log_err("cannot start: %s: %s", what, strerror(-err));
 		return err;
 	}
-	d->work_req.done = work_ready;
-	work_ready(&d->work_req, 0);
 	err = start_from_kept(d);
 	if (err)
 		return err;
@@ -353,6 +392,8 @@ void daemon_exit(struct daemon *d)
 		close(d->sig_fd);
 	index_destroy(d->ix);
 	pool_destroy(d->pool);
+	for (uint32_t i = 0; i < d->conf.nr_devs; i++)
+		dev_close(&d->dev[i]);
 	workers_destroy(d->workers);
 	mem_free(d->keys);
 	mem_free(d->ids);

@@ -16,7 +16,7 @@
 #include <sys/types.h>
 
 #include "kvmd/index/seq.h"
-#include "kvmd/lib/uring.h"
+#include "kvmd/lib/worker_bell.h"
 #include "kvmd/reclaim/reclaim.h"
 #include "kvmd/ring/check.h"
 #include "kvmd/ring/ring.h"
@@ -244,13 +244,13 @@ struct daemon {
 	struct config conf;
 	struct workers *workers;
 	struct uring *u;
+	struct dev dev[POOL_MAX_DEVS];	/* as in conf; the pool's */
 	struct pool *pool;
 	struct index *ix;
 	struct reclaim rc;
 	struct tiers *tiers;		/* NULL: nothing below HBM */
 	struct workers *slow;		/* for what may take long: chunks, recovery */
-	struct uring_req slow_req;
-	uint64_t slow_val;
+	struct worker_bell slow_bell;
 	uint64_t ram_bytes;		/* of the RAM tier when that was last looked at */
 	uint32_t nr_said[NR_TIER];	/* tier.nr_said when its text was last logged */
 	bool ram_said;			/* what the RAM tier is made of was logged */
@@ -262,9 +262,9 @@ struct daemon {
 	uint64_t start_ns;
 	int listen_fd;
 	struct uring_req listen_req;
-	struct uring_req sig_req, work_req;
+	struct worker_bell work_bell;
+	struct uring_req sig_req;
 	int sig_fd;
-	uint64_t work_val;
 	struct work populate;
 	char *conf_path;		/* NULL: defaults */
 	struct conn conn[POOL_MAX_CONNS];
@@ -365,6 +365,7 @@ enum op_ret op_park_load(struct op *op, bool block);
 int tiering_start(struct daemon *d, const struct ram_keep *keep, const struct ram_kept *kept);
 bool tiering_turn(struct daemon *d);		/* true: something was done */
 bool tiering_wants_turn(const struct daemon *d);
+void tiering_reload(struct daemon *d);		/* take over what the configuration may change */
 void tiering_stop(struct daemon *d);		/* what is under way ends; blocks for that */
 void tiering_exit(struct daemon *d);
 /*
@@ -480,6 +481,8 @@ int daemon_run(struct daemon *d);		/* until stopped */
 void daemon_exit(struct daemon *d);
 int daemon_reload(struct daemon *d, char *msg, size_t msg_bytes);
 /* reload.c: put the reloadable part of @c into force. */
+/* Devices sized by a share keep the bytes they have. */
+void reload_shares(const struct daemon *d, struct config *c);
 int reload_apply(struct daemon *d, const struct config *c, char *msg, size_t msg_bytes);
 void daemon_set_pressure(struct daemon *d);
 

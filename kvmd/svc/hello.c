@@ -90,6 +90,13 @@ static int check_tenant(struct conn *c, const struct kvmd_hello *h, struct tenan
 
 /* ------------------------------------------------------------------- sessions */
 
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
 static void bell_done(struct uring_req *r, int res)
 {
 	(void)r;
@@ -187,6 +194,33 @@ int session_create(struct conn *c, const struct kvmd_hello *h, char *msg, size_t
 	return 0;
 }
 
+/* Take apart what was made or attached, as far as it got; fds of -1 stay open. */
+static void session_unmake(struct session *s)
+{
+	seqtab_destroy(&s->st);
+	if (s->args)
+		munmap(s->args, s->lim.args_bytes);
+	if (s->steps)
+		munmap(s->steps, sizeof(*s->steps));
+	ring_destroy(&s->ring);
+	if (s->ops)
+		mem_big_free(s->ops, s->nr_ops * sizeof(*s->ops));
+	mem_free(s->op_free);
+	close_fd(&s->args_fd);
+	close_fd(&s->steps_fd);
+	close_fd(&s->bell_fd);
+}
+
+/* Its tables are there: it is one of @sp's. */
+static void join_space(struct session *s, struct space *sp)
+{
+	s->sp = sp;
+	sp->nr_sessions++;
+	s->lim.nr_groups = sp->nr_groups;
+	for (uint32_t g = 0; g < sp->nr_groups; g++)
+		s->lim.max_blocks = max(s->lim.max_blocks, s->st.row_blocks[g]);
+}
+
 /* ---------------------------------------------------------- a former daemon's */
 
 static int attach_shared(int fd, uint64_t bytes, void **ret_map)
@@ -230,21 +264,9 @@ static int attach_all(struct session *s, const struct keep_session *k, const int
 /* Half-way there: nothing of it is ours, the fds go back. */
 static void detach_all(struct session *s)
 {
-	if (s->st.seq) {
-		s->st.seq_fd = s->st.mirror_fd = s->st.rows_fd = -1;
-		seqtab_destroy(&s->st);
-	}
-	if (s->steps)
-		munmap(s->steps, sizeof(*s->steps));
-	if (s->args)
-		munmap(s->args, s->lim.args_bytes);
-	s->ring.fd = -1;
-	ring_destroy(&s->ring);
-	if (s->ops)
-		mem_big_free(s->ops, s->nr_ops * sizeof(*s->ops));
-	mem_free(s->op_free);
-	if (s->bell_fd >= 0)
-		close(s->bell_fd);
+	s->st.seq_fd = s->st.mirror_fd = s->st.rows_fd = -1;
+	s->ring.fd = s->args_fd = s->steps_fd = -1;
+	session_unmake(s);
 	memset(s, 0, sizeof(*s));
 }
 
@@ -273,12 +295,9 @@ int session_restore(struct daemon *d, uint32_t id, const struct keep_session *k,
 		return err;
 	}
 	s->ring_bytes = s->ring.bytes + k->args_bytes;
-	s->lim.nr_groups = s->sp->nr_groups;
-	for (uint32_t g = 0; g < s->sp->nr_groups; g++)
-		s->lim.max_blocks = max(s->lim.max_blocks, s->st.row_blocks[g]);
 	s->tenant->nr_sessions++;
 	s->tenant->nr_seqs += k->max_seqs;
-	s->sp->nr_sessions++;
+	join_space(s, s->sp);
 	s->completed_ns = s->last_entry_ns = d->now_ns;
 	stat_inc(SESSIONS);
 	return 0;
@@ -340,11 +359,7 @@ int session_open_space(struct session *s, const struct kvmd_space *m, char *msg,
 		snprintf(msg, n, "no memory for the block tables: %s", strerror(-err));
 		return err;
 	}
-	s->sp = sp;
-	sp->nr_sessions++;
-	s->lim.nr_groups = sp->nr_groups;
-	for (uint32_t g = 0; g < sp->nr_groups; g++)
-		s->lim.max_blocks = max(s->lim.max_blocks, s->st.row_blocks[g]);
+	join_space(s, sp);
 	s->state = SESSION_LIVE;
 	s->last_entry_ns = s->completed_ns = d->now_ns;
 	st_rlx(&s->ring.sh->epoch, (uint32_t)sp->epoch);
@@ -363,22 +378,7 @@ void session_free(struct session *s)
 {
 	struct daemon *d = s->d;
 
-	seqtab_destroy(&s->st);
-	if (s->args)
-		munmap(s->args, s->lim.args_bytes);
-	if (s->steps)
-		munmap(s->steps, sizeof(*s->steps));
-	if (s->args_fd >= 0)
-		close(s->args_fd);
-	if (s->steps_fd >= 0)
-		close(s->steps_fd);
-	ring_destroy(&s->ring);
-	if (s->ops)
-		mem_big_free(s->ops, s->nr_ops * sizeof(*s->ops));
-	mem_free(s->op_free);
-	if (s->bell_fd >= 0)
-		close(s->bell_fd);
-	s->bell_fd = -1;
+	session_unmake(s);
 	if (s->sp)
 		s->sp->nr_sessions--;
 	s->tenant->nr_sessions--;

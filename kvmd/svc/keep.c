@@ -39,14 +39,9 @@ void keep_space(struct daemon *d, const struct space *sp)
 	keep_put(&d->keep->st->space[sp->id], &v);
 }
 
-static void slab_name(char name[64], uint32_t id, uint32_t gen, uint32_t ext)
+void keep_slab_name(char name[64], uint32_t id, uint32_t gen, uint32_t ext)
 {
 	snprintf(name, 64, "slab.%u.%u.%u", id, gen, ext);
-}
-
-static bool is_stored(const struct keep *k, uint32_t id)
-{
-	return k->stored[id / 8] >> (id % 8) & 1;
 }
 
 static void slab_store(struct keep *k, const struct slab *s)
@@ -55,14 +50,13 @@ static void slab_store(struct keep *k, const struct slab *s)
 	int err = 0;
 
 	for (uint32_t i = 0; i < s->nr_ext && !err; i++) {
-		slab_name(name, s->id, s->gen, i);
+		keep_slab_name(name, s->id, s->gen, i);
 		err = s->ext[i].fd >= 0 ? fdstore_add(name, s->ext[i].fd) : 0;
 		fault_crash(CRASH_KEEP);
 	}
 	if (err)
 		log_warn("slab %u: the supervisor did not take it (%s): a restart will lose what "
 			 "is there", s->id, strerror(-err));
-	k->stored[s->id / 8] |= (uint8_t)(1u << s->id % 8);
 	k->stored_gen[s->id] = s->gen;
 	k->stored_ext[s->id] = s->nr_ext;
 }
@@ -72,10 +66,10 @@ static void slab_unstore(struct keep *k, uint32_t id)
 	char name[64];
 
 	for (uint32_t i = 0; i < k->stored_ext[id]; i++) {
-		slab_name(name, id, k->stored_gen[id], i);
+		keep_slab_name(name, id, k->stored_gen[id], i);
 		(void)fdstore_del(name);
 	}
-	k->stored[id / 8] &= (uint8_t)~(1u << id % 8);
+	k->stored_ext[id] = 0;
 }
 
 void keep_slab(struct daemon *d, const struct slab *s)
@@ -94,15 +88,20 @@ void keep_slab(struct daemon *d, const struct slab *s)
 		};
 		memcpy(v.mapped, s->mapped, sizeof(v.mapped));
 		memcpy(v.ever, s->ever, sizeof(v.ever));
-		if (!is_stored(k, s->id) && !k->restoring)
+		if (!k->stored_ext[s->id] && !k->restoring)
 			slab_store(k, s);
 	}
 	keep_put(&k->st->slab[s->id], &v);
-	if (!whole && is_stored(k, s->id))
+	if (!whole)
 		slab_unstore(k, s->id);
 }
 
 /* ------------------------------------------------------- sessions, processes */
+
+void keep_conn_name(char name[64], uint32_t id, uint32_t n)
+{
+	snprintf(name, 64, "pid.%u.%u", id, n);
+}
 
 void keep_conn(struct daemon *d, const struct conn *c)
 {
@@ -119,8 +118,8 @@ void keep_conn(struct daemon *d, const struct conn *c)
 		keep_put(&k->st->conn[c->id], &v);
 		return;
 	}
-	keep_write(&k->st->conn[c->id], sizeof(k->st->conn[0].copy[0]), NULL, 0);
-	snprintf(name, sizeof(name), "pid.%u.%u", c->id, c->keep_n);
+	keep_clear(&k->st->conn[c->id]);
+	keep_conn_name(name, c->id, c->keep_n);
 	(void)fdstore_del(name);
 }
 
@@ -132,7 +131,7 @@ void keep_new_conn(struct conn *c)
 	if (!keep_is_on(d) || c->keep_n)
 		return;
 	c->keep_n = ++d->keep->next_conn;
-	snprintf(name, sizeof(name), "pid.%u.%u", c->id, c->keep_n);
+	keep_conn_name(name, c->id, c->keep_n);
 	if (fdstore_add(name, c->pidfd))
 		log_warn("client pid %d: the supervisor did not take its pidfd", (int)c->pid);
 	keep_conn(d, c);
@@ -170,7 +169,7 @@ void keep_session(struct daemon *d, const struct session *s)
 		keep_put(&k->st->session[s->id], &v);
 		return;
 	}
-	keep_write(&k->st->session[s->id], sizeof(k->st->session[0].copy[0]), NULL, 0);
+	keep_clear(&k->st->session[s->id]);
 	for (unsigned i = 0; i < KEEP_NR_FDS; i++) {
 		keep_session_name(name, s->id, s->serial, i);
 		(void)fdstore_del(name);

@@ -119,9 +119,8 @@ struct keep {
 	int fd, lock_fd;		/* memfd; the lock's own description */
 	bool frozen;			/* the process ends: what is kept stays as it is */
 	bool restoring;			/* records are being read: slabs are not stored anew */
-	uint8_t stored[POOL_MAX_SLABS / 8];	/* bit: extents are with the supervisor */
 	uint32_t stored_gen[POOL_MAX_SLABS];
-	uint32_t stored_ext[POOL_MAX_SLABS];
+	uint32_t stored_ext[POOL_MAX_SLABS];	/* extents that are with the supervisor */
 	uint32_t next_conn;
 	struct keep_run run;
 	enum keep_start start;
@@ -145,8 +144,8 @@ struct keep {
 };
 
 /*
- * keep.c. Look at what came, wait until the former daemon is gone, decide: d->keep
- * says how to start. Makes the state when there is none. 0 or -errno (logged).
+ * keep_start.c. Look at what came, wait until the former daemon is gone, decide:
+ * d->keep says how to start. Makes the state when there is none. 0 or -errno (logged).
  */
 int keep_start(struct daemon *d);
 /* The io_uring is there: I/O under way holds the lock too. */
@@ -175,6 +174,9 @@ void keep_blocks(struct daemon *d, struct pool_opts *o);
 const struct ram_keep *keep_ram(struct daemon *d);
 const struct ram_kept *keep_ram_kept(struct daemon *d);
 
+/* keep.c: names of descriptors. */
+void keep_slab_name(char name[64], uint32_t id, uint32_t gen, uint32_t ext);
+void keep_conn_name(char name[64], uint32_t id, uint32_t n);
 /* Descriptors of a session. */
 enum keep_session_fd {
 	KEEP_FD_RING, KEEP_FD_ARGS, KEEP_FD_STEPS, KEEP_FD_SEQS, KEEP_FD_MIRROR, KEEP_FD_ROWS,
@@ -191,15 +193,20 @@ void keep_slab(struct daemon *d, const struct slab *s);
 void keep_conn(struct daemon *d, const struct conn *c);		/* CONN_FREE: forgotten */
 void keep_session(struct daemon *d, const struct session *s);	/* SESSION_FREE: forgotten */
 
-/* Reading: the valid copy. NULL: not in use, or neither is valid (*ret_torn). */
+/*
+ * keep_io.c, for tests too. Reading: the valid copy. NULL: not in use, or neither is
+ * valid (*ret_torn).
+ */
 const void *keep_read(const void *record, size_t copy_bytes, bool *ret_torn);
 #define keep_get(record, ret_torn) \
 	((const __typeof__((record)->copy[0].v) *) \
 	 keep_read((record), sizeof((record)->copy[0]), (ret_torn)))
-/* keep_io.c, for tests too: write @v (NULL: not in use) over the older copy. */
+/* Write @v (NULL: not in use) over the older copy. */
 void keep_write(void *record, size_t copy_bytes, const void *v, size_t bytes);
 #define keep_put(record, val) \
 	keep_write((record), sizeof((record)->copy[0]), (val), sizeof((record)->copy[0].v))
+#define keep_clear(record) \
+	keep_write((record), sizeof((record)->copy[0]), NULL, 0)
 void keep_head_init(struct keep_state *st);
 int keep_head_check(const struct keep_state *st, uint64_t bytes, char *msg, size_t msg_bytes);
 

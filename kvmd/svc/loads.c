@@ -29,6 +29,17 @@ static void list_loading(struct session *s, uint32_t sq)
 	q->load_ns = q->load_since_ns = s->d->now_ns;
 }
 
+/* The sequence that link @at names is on the list no more: nothing of it is coming. */
+static void unlist_loading(struct session *s, uint32_t *at)
+{
+	struct seq *q = &s->st.seq[*at - 1];
+
+	*at = q->load_next;
+	q->load_next = 0;
+	q->loading = false;
+	stat_add(LOAD_STALL_NS, s->d->now_ns - q->load_since_ns);
+}
+
 /* Entries that wait for blocks. */
 static void wake_waiters(struct session *s)
 {
@@ -47,16 +58,12 @@ static void wake_waiters(struct session *s)
 
 void loads_stop(struct session *s, uint32_t sq)
 {
-	struct seq *q = &s->st.seq[sq];
 	uint32_t *at = &s->st.loading;
 
 	while (*at && *at != sq + 1)
 		at = &s->st.seq[*at - 1].load_next;
 	if (*at)
-		*at = q->load_next;
-	q->loading = false;
-	q->load_next = 0;
-	stat_add(LOAD_STALL_NS, s->d->now_ns - q->load_since_ns);
+		unlist_loading(s, at);
 	if (!list_empty(&s->load_ops))
 		wake_waiters(s);
 }
@@ -320,10 +327,7 @@ bool loads_turn(struct session *s)
 			at = &q->load_next;
 			continue;
 		}
-		*at = q->load_next;
-		q->load_next = 0;
-		q->loading = false;
-		stat_add(LOAD_STALL_NS, s->d->now_ns - q->load_since_ns);
+		unlist_loading(s, at);
 		seq_tell_status(&s->st, sq);
 		if (q->q_head != SEQ_NO_OP)
 			seq_kick(s, sq);

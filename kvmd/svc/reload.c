@@ -75,19 +75,13 @@ static int apply_tenants(struct daemon *d, const struct config *c, char *msg, si
 	return 0;
 }
 
-static void apply_tiers(struct daemon *d)
+void reload_shares(const struct daemon *d, struct config *c)
 {
-	const struct config *c = &d->conf;
-	struct tiers *t = d->tiers;
-
-	t->o.admission = c->disk.admission;
-	t->o.clean_ahead = c->pool.clean_ahead;
-	t->o.copy_bytes = c->pool.copy_bytes;
-	t->o.recompute = c->pool.recompute;
-	if (c->ram.bytes && ram_resize(t->ram, c->ram.bytes))
-		log_warn("reload: ram.bytes: the RAM tier could not be resized");
-	if (t->disk)
-		disk_set_rates(t->disk, c->disk.write_rate, c->disk.write_day, c->disk.scrub_rate);
+	for (uint32_t i = 0; i < c->nr_devs; i++)
+		for (uint32_t k = 0; k < d->conf.nr_devs; k++)
+			if (c->dev[i].share && !strcmp(c->dev[i].name, d->conf.dev[k].name))
+				c->dev[i].bytes = d->conf.dev[k].bytes;
+	config_size(c);
 }
 
 int reload_apply(struct daemon *d, const struct config *c, char *msg, size_t n)
@@ -104,13 +98,13 @@ int reload_apply(struct daemon *d, const struct config *c, char *msg, size_t n)
 	take_values("pool", &d->conf.pool, &c->pool);
 	take_values("ram", &d->conf.ram, &c->ram);
 	take_values("disk", &d->conf.disk, &c->disk);
-	if (d->tiers)
-		apply_tiers(d);
+	tiering_reload(d);
 	d->pool->opts.slab_bytes = d->conf.pool.slab_bytes;
 	for (uint32_t i = 0; i < c->nr_devs; i++)
 		for (uint32_t k = 0; k < d->pool->nr_devs; k++)
-			if (!strcmp(d->pool->dev[k].uuid, c->dev[i].name)) {
-				d->pool->dev[k].budget_bytes = c->dev[i].bytes;
+			if (!strcmp(d->pool->dev[k].name, c->dev[i].name)) {
+				if (!c->dev[i].share && !d->pool->dev[k].down)
+					d->pool->dev[k].budget_bytes = c->dev[i].bytes;
 				st_rlx(&d->pool->dev[k].hugetlb, c->dev[i].hugetlb);
 				if (c->dev[i].grace_ns != UINT64_MAX)
 					d->pool->dev[k].grace_ns = c->dev[i].grace_ns;

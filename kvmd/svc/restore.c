@@ -71,17 +71,12 @@ static void restore_spaces(struct daemon *d)
 	}
 }
 
-static void slab_fd_name(char name[64], uint32_t id, uint32_t gen, uint32_t i)
-{
-	snprintf(name, 64, "slab.%u.%u.%u", id, gen, i);
-}
-
 static void slab_fds_back(struct daemon *d, uint32_t id, const struct slab_kept *v, const int *fd)
 {
 	char name[64];
 
 	for (uint32_t i = 0; i < v->nr_ext; i++) {
-		slab_fd_name(name, id, v->gen, i);
+		keep_slab_name(name, id, v->gen, i);
 		keep_give_back(d, name, fd[i]);
 	}
 }
@@ -103,19 +98,18 @@ static bool restore_slab(struct daemon *d, uint32_t id, const struct slab_kept *
 	if (v->nr_ext > KVMD_MAX_PLANES * KVMD_MAX_SHARDS)
 		return false;
 	for (uint32_t i = 0; i < v->nr_ext; i++) {
-		slab_fd_name(name, id, v->gen, i);
+		keep_slab_name(name, id, v->gen, i);
 		fd[i] = keep_take(d, name);
 		if (fd[i] < 0 && has_memory(d, v))
 			err = -ENOENT;
 	}
-	k->stored[id / 8] |= (uint8_t)(1u << id % 8);
 	k->stored_gen[id] = v->gen;
 	k->stored_ext[id] = v->nr_ext;
 	err = err ? err : slab_restore(d->pool, id, v, fd);
 	if (!err)
 		return true;
 	slab_fds_back(d, id, v, fd);
-	k->stored[id / 8] &= (uint8_t)~(1u << id % 8);
+	k->stored_ext[id] = 0;
 	return false;
 }
 
@@ -204,7 +198,7 @@ static int process_fd(struct daemon *d, uint32_t id, const struct keep_conn *v)
 	char name[64];
 	int fd;
 
-	snprintf(name, sizeof(name), "pid.%u.%u", id, v->n);
+	keep_conn_name(name, id, v->n);
 	fd = keep_take(d, name);
 	if (fd < 0)
 		fd = (int)syscall(SYS_pidfd_open, v->pid, 0);
@@ -248,7 +242,7 @@ static int restore_sessions(struct daemon *d, char *msg, size_t n)
 		if (v->space >= POOL_MAX_SPACES || !d->pool->space[v->space].in_use) {
 			/* Its space was not restored, nor is its memory anybody's. */
 			k->nr.sessions_gone++;
-			keep_write(&k->st->session[id], sizeof(k->st->session[0].copy[0]), NULL, 0);
+			keep_clear(&k->st->session[id]);
 			continue;
 		}
 		err = take_session(d, id, v);

@@ -5,7 +5,6 @@
  */
 #include "kvmd/svc/daemon.h"
 
-#include <poll.h>
 #include <stdio.h>
 
 #include "kvmd/lib/clock.h"
@@ -32,8 +31,8 @@ static void recovered(void *ctx)
 	disk_get_info(d->tiers->disk, &i);
 	if (!i.recover_total)
 		return;			/* a new file */
-	log_info("disk tier: read the summaries of %llu segments %llu ms after start: %llu blocks, %llu of "
-		 "them of spaces that are not open", (unsigned long long)i.recover_total,
+	log_info("disk tier: read the summaries of %llu segments %llu ms after start: %llu blocks, "
+		 "%llu of them of spaces that are not open", (unsigned long long)i.recover_total,
 		 (unsigned long long)((clock_ns() - d->start_ns) / 1000000),
 		 (unsigned long long)i.nr_places, (unsigned long long)i.nr_parked);
 }
@@ -55,6 +54,15 @@ static int split_paths(char *copy, struct disk_opts *o)
 	return 0;
 }
 
+/* What may change while they run. */
+static void take_tunables(const struct config *c, struct tiers_opts *o)
+{
+	o->admission = c->disk.admission;
+	o->clean_ahead = c->pool.clean_ahead;
+	o->copy_bytes = c->pool.copy_bytes;
+	o->recompute = c->pool.recompute;
+}
+
 static void fill_opts(const struct config *c, struct tiers_opts *o)
 {
 	*o = (struct tiers_opts) {
@@ -71,19 +79,8 @@ static void fill_opts(const struct config *c, struct tiers_opts *o)
 			.scrub_rate = c->disk.scrub_rate, .discard = c->disk.discard,
 		},
 		.ram_test = c->ram.test, .disk_test = c->disk.test,
-		.admission = c->disk.admission, .clean_ahead = c->pool.clean_ahead,
-		.copy_bytes = c->pool.copy_bytes, .recompute = c->pool.recompute,
 	};
-}
-
-/* Slow workers raise an eventfd of their own: it only has to end the sleep. */
-static void slow_ready(struct uring_req *r, int res)
-{
-	struct daemon *d = container_of(r, struct daemon, slow_req);
-
-	(void)res;
-	(void)uring_read(d->u, &d->slow_req, workers_notify_fd(d->slow), &d->slow_val,
-			 sizeof(d->slow_val));
+	take_tunables(c, o);
 }
 
 int tiering_start(struct daemon *d, const struct ram_keep *keep, const struct ram_kept *kept)
@@ -101,10 +98,9 @@ int tiering_start(struct daemon *d, const struct ram_keep *keep, const struct ra
 		return -EINVAL;
 	}
 	err = workers_create(1, &d->slow);
+	err = err ? err : worker_bell_start(&d->slow_bell, d->u, d->slow);
 	if (err)
 		return err;
-	d->slow_req.done = slow_ready;
-	slow_ready(&d->slow_req, 0);
 	events.ctx = d;
 	err = tiers_create(&o, d->pool, d->ix, d->u, d->workers, d->slow, keep, kept, &events,
 			   &d->tiers, msg, sizeof(msg));
@@ -116,6 +112,20 @@ int tiering_start(struct daemon *d, const struct ram_keep *keep, const struct ra
 	log_info("RAM tier of %llu MiB%s%s", (unsigned long long)(o.ram.bytes >> 20),
 		 d->disk_paths ? ", disk tier " : "", d->disk_paths ? d->conf.disk.path : "");
 	return 0;
+}
+
+void tiering_reload(struct daemon *d)
+{
+	const struct config *c = &d->conf;
+	struct tiers *t = d->tiers;
+
+	if (!t)
+		return;
+	take_tunables(c, &t->o);
+	if (c->ram.bytes && ram_resize(t->ram, c->ram.bytes))
+		log_warn("reload: ram.bytes: the RAM tier could not be resized");
+	if (t->disk)
+		disk_set_rates(t->disk, c->disk.write_rate, c->disk.write_day, c->disk.scrub_rate);
 }
 
 /* -------------------------------------------------------------------- turns */
@@ -168,7 +178,6 @@ bool tiering_turn(struct daemon *d)
 		say_ram(d);
 	}
 	say_met(d);
-
 	if (t->freed) {
 		t->freed = false;
 		d->rc.kick = true;

@@ -2,8 +2,8 @@
 /*
  * disk.c - the disk tier as the outside sees it; see disk.h and disk_int.h.
  *
- * Core thread only. disk_create() and disk_add_path() block on files being
- * opened and made; nothing else does.
+ * Core thread only. disk_create() blocks on files being opened and made; nothing
+ * else does.
  */
 #include <poll.h>
 #include <stdarg.h>
@@ -11,6 +11,7 @@
 #include <sys/random.h>
 
 #include "kvmd/lib/clock.h"
+#include "kvmd/lib/err.h"
 #include "kvmd/lib/fault.h"
 #include "kvmd/lib/mem.h"
 #include "kvmd/tier/disk_int.h"
@@ -124,15 +125,8 @@ static unsigned op_poll(struct tier *t)
 			dopen_pump(&f->open[i]);
 		dfile_pump(f);
 	}
-	uring_flush(d->u);
 	d->next_ns = when_next(d);
 	return d->nr_done;
-}
-
-static void earlier(uint64_t *at, uint64_t ns)
-{
-	if (ns && (!*at || ns < *at))
-		*at = ns;
 }
 
 static uint64_t when_next(struct disk *d)
@@ -145,10 +139,10 @@ static uint64_t when_next(struct disk *d)
 		return 1;		/* at once */
 	for_each_file(d, f)
 		for (unsigned i = 0; i < DISK_NR_OPEN; i++)
-			earlier(&at, dopen_next_ns(&f->open[i]));
-	earlier(&at, disk_scrub_next(d));
-	earlier(&at, disk_compact_next(d));
-	earlier(&at, d->refused_ns);
+			at = clock_earlier(at, dopen_next_ns(&f->open[i]));
+	at = clock_earlier(at, disk_scrub_next(d));
+	at = clock_earlier(at, disk_compact_next(d));
+	at = clock_earlier(at, d->refused_ns);
 	return at;
 }
 
@@ -165,7 +159,6 @@ static void wait_for_io(struct disk *d)
 	d->closing = true;
 	while (d->nr_io || d->nr_work) {
 		dio_resume(d);
-		uring_flush(d->u);
 		(void)uring_wait(d->u, WAIT_NS);
 		(void)workers_reap(d->workers);
 		(void)workers_reap(d->slow);
@@ -212,10 +205,8 @@ static int make_fresh(struct disk *d, unsigned nr_members, unsigned nr, uint8_t 
 	struct dfile *f;
 	int err;
 
-	if (!nr_members && getrandom(uuid, 16, 0) != 16) {
-		snprintf(msg, n, "no random number for a new set of files");
-		return -EIO;
-	}
+	if (!nr_members && getrandom(uuid, 16, 0) != 16)
+		return err_text(-EIO, msg, n, "no random number for a new set of files");
 	for_each_file(d, f) {
 		if (!f->fresh)
 			continue;
@@ -255,15 +246,15 @@ static int join(struct disk *d, unsigned nr, char *msg, size_t n)
 			disk_space_all_dirty(d);
 	if (!disk_forget_fit(d) && !disk_recover_fit(d))
 		return 0;
-	snprintf(msg, n, "disk tier: out of memory for the summaries of %s", d->file[0].path);
-	return -ENOMEM;
+	return err_text(-ENOMEM, msg, n, "disk tier: out of memory for the summaries of %s",
+			d->file[0].path);
 }
 
 /* A daemon that was killed has the lock until its last I/O has ended. */
 static int open_or_wait(struct disk *d, struct dfile *f, const struct disk_opts *o, unsigned i,
 			char *msg, size_t n)
 {
-	uint64_t until = clock_ns() + LOCK_NS;
+	uint64_t until = clock_ns() + (o->lock_wait_ns ? o->lock_wait_ns : LOCK_NS);
 	int err;
 
 	do {
@@ -298,13 +289,12 @@ int disk_create(const struct disk_opts *o, struct pool *p, struct uring *u, stru
 	struct disk *d;
 	int err;
 
-	if (!o->nr_paths || o->nr_paths > DISK_MAX_FILES) {
-		snprintf(msg, msg_bytes, "1 to %u paths, not %u", DISK_MAX_FILES, o->nr_paths);
-		return -EINVAL;
-	}
+	if (!o->nr_paths || o->nr_paths > DISK_MAX_FILES)
+		return err_text(-EINVAL, msg, msg_bytes, "1 to %u paths, not %u", DISK_MAX_FILES,
+				o->nr_paths);
 	d = mem_zalloc(sizeof(*d));
 	if (!d)
-		goto err_nomem;
+		return err_text(-ENOMEM, msg, msg_bytes, "disk tier: out of memory");
 	d->t.ops = &disk_ops;
 	d->t.kind = TIER_DISK;
 	d->o = *o;
@@ -339,67 +329,6 @@ int disk_create(const struct disk_opts *o, struct pool *p, struct uring *u, stru
 	disk_recover_start(d, true);
 	*ret_t = &d->t;
 	return 0;
-
-err_nomem:
-	snprintf(msg, msg_bytes, "disk tier: out of memory");
-	return -ENOMEM;
-}
-
-int disk_add_path(struct tier *t, const char *path, uint64_t bytes, char *msg, size_t msg_bytes)
-{
-	struct disk *d = disk_of(tier_bottom(t));
-	struct dfile *f, *new = NULL, *any = NULL;
-	unsigned nr = 1;
-	int err;
-
-	if (d->recovering || d->scanning || d->fg_file || d->stopping) {
-		snprintf(msg, msg_bytes, "the disk tier is recovering: try again");
-		return -EBUSY;
-	}
-	for (f = d->file; f < d->file + DISK_MAX_FILES; f++) {
-		if (!f->path) {
-			new = new ? new : f;
-			continue;
-		}
-		if (f->drained)
-			continue;	/* of no set any more */
-		any = f;
-		nr++;
-	}
-	if (!new) {
-		snprintf(msg, msg_bytes, "%s: there are %u files already", path, DISK_MAX_FILES);
-		return -ENOSPC;
-	}
-	err = dfile_open(d, new, path, bytes, msg, msg_bytes);
-	if (err)
-		return err;
-	if (!new->fresh) {
-		snprintf(msg, msg_bytes, "%s: belongs to a set: remove it, or drain it from there",
-			 path);
-		err = -EINVAL;
-		goto err_close;
-	}
-	err = dfile_make(new, nr - 1, nr, any->sb->set_uuid, msg, msg_bytes);
-	if (!err)
-		err = dfile_set_up(new, msg, msg_bytes);
-	if (!err && (disk_forget_fit(d) || disk_recover_fit(d))) {
-		snprintf(msg, msg_bytes, "%s: out of memory", path);
-		err = -ENOMEM;
-	}
-	if (err)
-		goto err_close;
-	for_each_file(d, f)
-		if (!f->drained)
-			f->sb->nr_files = nr;
-	d->sb_dirty = d->kick = true;
-	disk_space_all_dirty(d);
-	d->t.bytes += new->nr_usable * new->sb->segment_bytes;
-	return 0;
-
-err_close:
-	d->nr_free -= new->nr_free;
-	dfile_close(new);
-	return err;
 }
 
 /* ------------------------------------------------------------------- the others */

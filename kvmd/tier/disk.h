@@ -5,7 +5,8 @@
  * O_DIRECT through the daemon's io_uring, fixed buffers and files. Blocks go in
  * turn to the open segment of each file (striping). Payloads are cut into
  * pieces of at most 512 KiB; a bounded number of bytes is in flight, reads first;
- * while reads come writes step back to 512 KiB in flight.
+ * while reads come writes step back to 512 KiB in flight. poll() only queues I/O in
+ * the ring: the owner's next uring_poll() or uring_wait() hands over all there is.
  *
  * A write is over (done) when payload and header are written; a segment's head
  * follows when it is full. fdatasync runs at seals, a second apart, and at the
@@ -50,6 +51,7 @@ struct disk_opts {
 	uint64_t scrub_rate;		/* bytes/s read by the background scrub, 0: off */
 	bool discard;			/* punch holes / BLKDISCARD for segments that become free */
 	unsigned file_base;		/* first fixed file number that is ours */
+	uint64_t lock_wait_ns;		/* longest wait for another's lock on a file; default 10 s */
 };
 
 enum disk_verdict {

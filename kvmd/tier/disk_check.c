@@ -3,24 +3,12 @@
  * disk_check.c - does all that is counted add up? Walks every place: not while
  * requests are served.
  */
-#include <stdarg.h>
-#include <stdio.h>
-
+#include "kvmd/lib/err.h"
 #include "kvmd/tier/disk_int.h"
 
 struct count {
 	uint64_t live, parked, pages, forget;
 };
-
-__printf(3, 4) static int wrong(char *msg, size_t n, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(msg, n, fmt, ap);
-	va_end(ap);
-	return -EUCLEAN;
-}
 
 static void count_segment(const struct dfile *f, const struct dseg *s, struct count *c)
 {
@@ -47,17 +35,18 @@ static int check_segment(const struct dfile *f, const struct dseg *s, struct cou
 	count_segment(f, s, &c);
 	if (c.live != s->nr_live || c.parked != s->nr_parked || c.pages != s->live_pages ||
 	    c.forget != s->nr_forget)
-		return wrong(msg, n, "%s: segment %u counts %u live, %u parked, %u pages, %u to "
-			     "forget; there are %llu, %llu, %llu, %llu", f->path, seg, s->nr_live,
-			     s->nr_parked, s->live_pages, s->nr_forget, (unsigned long long)c.live,
-			     (unsigned long long)c.parked, (unsigned long long)c.pages,
-			     (unsigned long long)c.forget);
+		return err_text(-EUCLEAN, msg, n, "%s: segment %u counts %u live, %u parked, %u "
+				"pages, %u to forget; there are %llu, %llu, %llu, %llu", f->path,
+				seg, s->nr_live, s->nr_parked, s->live_pages, s->nr_forget,
+				(unsigned long long)c.live, (unsigned long long)c.parked,
+				(unsigned long long)c.pages, (unsigned long long)c.forget);
 	if ((c.live || c.parked) && (s->state == DS_FREE || s->state == DS_UNREAD ||
 				     s->state == DS_FREEING))
-		return wrong(msg, n, "%s: segment %u has blocks in state %u", f->path, seg,
-			     s->state);
+		return err_text(-EUCLEAN, msg, n, "%s: segment %u has blocks in state %u", f->path,
+				seg, s->state);
 	if (s->state == DS_FREE && s->nr_io)
-		return wrong(msg, n, "%s: free segment %u has I/O under way", f->path, seg);
+		return err_text(-EUCLEAN, msg, n, "%s: free segment %u has I/O under way", f->path,
+				seg);
 	all->live += c.live;
 	all->parked += c.parked;
 	all->pages += c.pages;
@@ -85,14 +74,14 @@ static int check_file(const struct dfile *f, struct count *all, char *msg, size_
 	for (unsigned i = 0; i < DISK_NR_OPEN; i++)
 		nr_dopen += f->open[i].s != NULL;
 	if (nr_free != f->nr_free || nr_free != nr_list)
-		return wrong(msg, n, "%s: %u free segments, %u counted, %u listed", f->path,
-			     nr_free, f->nr_free, nr_list);
+		return err_text(-EUCLEAN, msg, n, "%s: %u free segments, %u counted, %u listed",
+				f->path, nr_free, f->nr_free, nr_list);
 	if (nr_gone + f->nr_usable != f->sb->nr_segments)
-		return wrong(msg, n, "%s: %u segments, %u usable, %u lost", f->path,
-			     f->sb->nr_segments, f->nr_usable, nr_gone);
+		return err_text(-EUCLEAN, msg, n, "%s: %u segments, %u usable, %u lost", f->path,
+				f->sb->nr_segments, f->nr_usable, nr_gone);
 	if (nr_open != nr_dopen)
-		return wrong(msg, n, "%s: %u segments open, %u in use for that", f->path, nr_open,
-			     nr_dopen);
+		return err_text(-EUCLEAN, msg, n, "%s: %u segments open, %u in use for that",
+				f->path, nr_open, nr_dopen);
 	return 0;
 }
 
@@ -112,22 +101,23 @@ int disk_check(struct tier *t, char *msg, size_t n)
 		nr_free += f->draining || f->read_only ? 0 : f->nr_free;
 	}
 	if (nr_free != d->nr_free)
-		return wrong(msg, n, "disk tier: %u free segments, %u counted", nr_free,
-			     d->nr_free);
+		return err_text(-EUCLEAN, msg, n, "disk tier: %u free segments, %u counted",
+				nr_free, d->nr_free);
 	if (all.live != d->nr_live || all.parked != d->nr_parked || all.pages != d->live_pages ||
 	    all.forget != d->nr_forget || d->t.used_bytes != all.pages * DISK_ALIGN)
-		return wrong(msg, n, "disk tier: %llu live, %llu parked, %llu pages are not what "
-			     "is counted: %llu, %llu, %llu", (unsigned long long)all.live,
-			     (unsigned long long)all.parked, (unsigned long long)all.pages,
-			     (unsigned long long)d->nr_live, (unsigned long long)d->nr_parked,
-			     (unsigned long long)d->live_pages);
+		return err_text(-EUCLEAN, msg, n, "disk tier: %llu live, %llu parked, %llu pages "
+				"are not what is counted: %llu, %llu, %llu",
+				(unsigned long long)all.live, (unsigned long long)all.parked,
+				(unsigned long long)all.pages, (unsigned long long)d->nr_live,
+				(unsigned long long)d->nr_parked,
+				(unsigned long long)d->live_pages);
 	list_for_each(l, &d->dreq_free)
 		nr_dreq++;
 	if (nr_dreq != d->nr_dreq_free)
-		return wrong(msg, n, "disk tier: %u free requests, %u counted", nr_dreq,
-			     d->nr_dreq_free);
+		return err_text(-EUCLEAN, msg, n, "disk tier: %u free requests, %u counted",
+				nr_dreq, d->nr_dreq_free);
 	if (!d->t.nr_inflight && !d->c.nr_copies && !d->sc.busy && nr_dreq != DISK_NR_DREQ)
-		return wrong(msg, n, "disk tier: nothing is under way, and %u requests are not "
-			     "free", DISK_NR_DREQ - nr_dreq);
+		return err_text(-EUCLEAN, msg, n, "disk tier: nothing is under way, and %u "
+				"requests are not free", DISK_NR_DREQ - nr_dreq);
 	return 0;
 }

@@ -35,8 +35,7 @@ bool disk_copy_room(struct dcopy *c, uint64_t bytes)
 	bytes = align_up(bytes, 1u << 20);
 	if (bytes <= c->mem_bytes)
 		return true;
-	if (c->mem)
-		mem_big_free(c->mem, c->mem_bytes);
+	mem_big_free(c->mem, c->mem_bytes);
 	c->mem = mem_big_alloc(bytes, false);
 	c->mem_bytes = c->mem ? bytes : 0;
 	return c->mem;
@@ -184,18 +183,8 @@ static void io_done(struct dio *io, int err)
 
 static void io(struct disk *d, struct dfile *f, enum dio_op op, uint64_t off)
 {
-	struct dio *i = &d->c.io;
-
 	d->c.busy = true;
-	i->f = f;
-	i->op = op;
-	i->buf = -1;
-	i->p = d->c.page;
-	i->bytes = DISK_ALIGN;
-	i->off = off;
-	i->done = io_done;
-	i->ctx = d;
-	dio_submit(i);
+	dio_start(&d->c.io, f, op, d->c.page, DISK_ALIGN, off, io_done, d);
 }
 
 static void discard_fn(struct work *w)
@@ -439,9 +428,7 @@ int disk_compact_init(struct disk *d)
 
 void disk_compact_exit(struct disk *d)
 {
-	if (d->c.page)
-		mem_big_free(d->c.page, DISK_ALIGN);
+	mem_big_free(d->c.page, DISK_ALIGN);
 	for (unsigned i = 0; i < DISK_NR_COPY; i++)
-		if (d->c.copy[i].mem)
-			mem_big_free(d->c.copy[i].mem, d->c.copy[i].mem_bytes);
+		mem_big_free(d->c.copy[i].mem, d->c.copy[i].mem_bytes);
 }

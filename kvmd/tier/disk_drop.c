@@ -196,15 +196,10 @@ static bool mark(struct disk *d)
 static void fg_start(struct disk *d, enum dio_op op, uint32_t at, uint32_t bytes,
 		     void (*done)(struct dio *io, int err))
 {
-	d->fg_io.f = d->fg_file;
-	d->fg_io.op = op;
-	d->fg_io.buf = -1;
-	d->fg_io.p = d->fg_mem + at;
-	d->fg_io.bytes = bytes;
-	d->fg_io.off = disk_summary_at(d->fg_file->sb, dseg_idx(d->fg_file, d->fg_seg)) + at;
-	d->fg_io.done = done;
-	d->fg_io.ctx = d;
-	dio_submit(&d->fg_io);
+	struct dfile *f = d->fg_file;
+
+	dio_start(&d->fg_io, f, op, d->fg_mem + at, bytes,
+		  disk_summary_at(f->sb, dseg_idx(f, d->fg_seg)) + at, done, d);
 }
 
 static void was_read(struct dio *io, int err)
@@ -264,8 +259,7 @@ int disk_forget_fit(struct disk *d)
 
 void disk_forget_exit(struct disk *d)
 {
-	if (d->fg_mem)
-		mem_big_free(d->fg_mem, d->fg_bytes);
+	mem_big_free(d->fg_mem, d->fg_bytes);
 	d->fg_mem = NULL;
 	d->fg_bytes = 0;
 }

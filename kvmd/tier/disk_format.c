@@ -9,10 +9,9 @@
  */
 #include "kvmd/tier/disk_format.h"
 
-#include <stdarg.h>
-#include <stdio.h>
-
 #include "kvmd/lib/crc32c.h"
+#include "kvmd/lib/err.h"
+#include "kvmd/lib/mem.h"
 
 /* Structs are read and written as they lie in memory. */
 BUILD_BUG_ON(__BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__);
@@ -36,13 +35,6 @@ const char *disk_why_name(unsigned why)
 uint32_t disk_crc(const void *p, size_t bytes)
 {
 	return crc32c(p, bytes);
-}
-
-static bool is_zero(const void *p, size_t bytes)
-{
-	const uint8_t *at = p;
-
-	return !bytes || (!at[0] && !memcmp(at, at + 1, bytes - 1));
 }
 
 /* ------------------------------------------------------------------ writing */
@@ -103,7 +95,7 @@ enum disk_why disk_super_check(const struct disk_super *s)
 	if (s->data_off % DISK_ALIGN || s->data_off < summaries ||
 	    s->data_off > (uint64_t)INT64_MAX - data)
 		return DISK_BAD_FIELD;
-	return is_zero(s->resv, sizeof(s->resv)) ? DISK_FINE : DISK_BAD_FIELD;
+	return mem_is_zero(s->resv, sizeof(s->resv)) ? DISK_FINE : DISK_BAD_FIELD;
 }
 
 static bool name_is_fine(const char *name, bool needed)
@@ -111,7 +103,7 @@ static bool name_is_fine(const char *name, bool needed)
 	size_t len = strnlen(name, KVMD_NAME_BYTES);
 
 	return len < KVMD_NAME_BYTES && (len || !needed) &&
-	       is_zero(name + len, KVMD_NAME_BYTES - len);
+	       mem_is_zero(name + len, KVMD_NAME_BYTES - len);
 }
 
 /* As the pool takes it from a client (pool/space.c), max_slots aside. */
@@ -124,7 +116,7 @@ static bool group_is_fine(const struct kvmd_group *g)
 	    (g->rule == KVMD_RULE_WINDOW ? !g->window : g->window || g->sinks))
 		return false;
 	return !(g->flags & ~KVMD_GROUP_REPLICA) && !g->max_slots &&
-	       is_zero(g->resv, sizeof(g->resv));
+	       mem_is_zero(g->resv, sizeof(g->resv));
 }
 
 enum disk_why disk_space_check(const struct disk_space *s, uint32_t idx)
@@ -141,11 +133,11 @@ enum disk_why disk_space_check(const struct disk_space *s, uint32_t idx)
 		return DISK_BAD_FIELD;
 	for (uint32_t g = 0; g < KVMD_MAX_GROUPS; g++)
 		if (g < s->nr_groups ? !group_is_fine(&s->group[g]) :
-		    !is_zero(&s->group[g], sizeof(s->group[g])))
+		    !mem_is_zero(&s->group[g], sizeof(s->group[g])))
 			return DISK_BAD_FIELD;
 	if (!s->inc || s->resv0)
 		return DISK_BAD_FIELD;
-	return is_zero(s->resv, sizeof(s->resv)) ? DISK_FINE : DISK_BAD_FIELD;
+	return mem_is_zero(s->resv, sizeof(s->resv)) ? DISK_FINE : DISK_BAD_FIELD;
 }
 
 static bool bad_ranges_are_fine(const struct disk_super *s, const struct disk_head *h)
@@ -153,7 +145,7 @@ static bool bad_ranges_are_fine(const struct disk_super *s, const struct disk_he
 	uint32_t pages = (uint32_t)(s->segment_bytes / DISK_ALIGN);
 
 	if (h->nr_bad > DISK_MAX_BAD ||
-	    !is_zero(&h->bad[h->nr_bad], (DISK_MAX_BAD - h->nr_bad) * sizeof(h->bad[0])))
+	    !mem_is_zero(&h->bad[h->nr_bad], (DISK_MAX_BAD - h->nr_bad) * sizeof(h->bad[0])))
 		return false;
 	for (uint32_t i = 0; i < h->nr_bad; i++)
 		if (!h->bad[i].times || h->bad[i].times > 2 || !h->bad[i].len ||
@@ -177,7 +169,7 @@ enum disk_why disk_head_check(const struct disk_super *s, const struct disk_head
 		return DISK_BAD_FIELD;
 	if ((h->state != DISK_SEG_FREE && h->generation <= s->gen0) || !bad_ranges_are_fine(s, h))
 		return DISK_BAD_FIELD;
-	return is_zero(h->resv, sizeof(h->resv)) ? DISK_FINE : DISK_BAD_FIELD;
+	return mem_is_zero(h->resv, sizeof(h->resv)) ? DISK_FINE : DISK_BAD_FIELD;
 }
 
 enum disk_why disk_header_check(const struct disk_super *s, const struct disk_header *h,
@@ -203,16 +195,6 @@ enum disk_why disk_header_check(const struct disk_super *s, const struct disk_he
 
 /* ------------------------------------------------------------------- layout */
 
-__printf(3, 4) static int refuse(char *msg, size_t n, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(msg, n, fmt, ap);
-	va_end(ap);
-	return -EINVAL;
-}
-
 /* Where the data of @nr segments begins. */
 static uint64_t data_off(const struct disk_super *s, uint64_t nr)
 {
@@ -226,12 +208,12 @@ int disk_super_make(struct disk_super *s, uint64_t file_bytes, uint64_t segment_
 
 	if (!segment_bytes || segment_bytes % DISK_SEGMENT_UNIT ||
 	    segment_bytes > DISK_MAX_SEGMENT)
-		return refuse(msg, msg_bytes, "a segment has a multiple of 1M, at most 1G, not %llu",
-			      (unsigned long long)segment_bytes);
+		return err_text(-EINVAL, msg, msg_bytes, "a segment has a multiple of 1M, at most "
+				"1G, not %llu", (unsigned long long)segment_bytes);
 	if (hint > segment_bytes)
-		return refuse(msg, msg_bytes,
-			      "a block of %llu bytes does not fit a segment of %llu: larger segments",
-			      (unsigned long long)hint, (unsigned long long)segment_bytes);
+		return err_text(-EINVAL, msg, msg_bytes, "a block of %llu bytes does not fit a "
+				"segment of %llu: larger segments", (unsigned long long)hint,
+				(unsigned long long)segment_bytes);
 	memset(s, 0, sizeof(*s));
 	s->nr_files = 1;
 	s->segment_bytes = segment_bytes;
@@ -250,9 +232,9 @@ int disk_super_make(struct disk_super *s, uint64_t file_bytes, uint64_t segment_
 		nr--;
 	least = data_off(s, DISK_MIN_SEGMENTS) + DISK_MIN_SEGMENTS * segment_bytes;
 	if (nr < DISK_MIN_SEGMENTS)
-		return refuse(msg, msg_bytes, "%llu bytes are too few: %u segments of %llu need %llu",
-			      (unsigned long long)file_bytes, DISK_MIN_SEGMENTS,
-			      (unsigned long long)segment_bytes, (unsigned long long)least);
+		return err_text(-EINVAL, msg, msg_bytes, "%llu bytes are too few: %u segments of "
+				"%llu need %llu", (unsigned long long)file_bytes, DISK_MIN_SEGMENTS,
+				(unsigned long long)segment_bytes, (unsigned long long)least);
 	s->nr_segments = (uint32_t)nr;
 	s->data_off = data_off(s, nr);
 	disk_super_finish(s);

@@ -9,12 +9,11 @@
  *   disk_seg.c      places, open segments, headers, seals
  *   disk_drop.c     failures, bad ranges, headers of what was forgotten
  *   disk_compact.c  segments emptied and given back
- *   disk_drain.c    a file leaves the set
  *   disk_recover.c  summaries read and checked, blocks offered to the owner
  *   disk_orphan.c   recovered blocks whose parent is still to come
  *   disk_scrub.c    background verification; write rates
  *   disk_space.c    space table and superblocks made durable
- *   disk_files.c    the files one by one, for the operator
+ *   disk_files.c    the files one by one: shown, added, drained, closed
  *   disk_check.c    does all that is counted add up
  *
  * A place is `file << DISK_PLACE_BITS | (segment * nr_headers + header) + 1'. It
@@ -85,6 +84,9 @@ int disk_set_check(struct disk *d, uint8_t *ret_uuid, unsigned *ret_nr, char *ms
 int disk_io_init(struct disk *d);
 void disk_io_exit(struct disk *d);
 void dio_submit(struct dio *io);	/* f, op, buf, p, bytes, off, done set */
+/* @bytes at @off of @f, from or to plain memory @p. */
+void dio_start(struct dio *io, struct dfile *f, enum dio_op op, void *p, uint32_t bytes,
+	       uint64_t off, void (*done)(struct dio *io, int err), void *ctx);
 void dio_resume(struct disk *d);	/* those that found no room */
 
 /* disk_req.c */
@@ -135,7 +137,7 @@ void disk_compact_pump(struct disk *d);
 uint64_t disk_compact_next(const struct disk *d);
 bool disk_copy_room(struct dcopy *c, uint64_t bytes);	/* memory for them; false: none */
 
-/* disk_drain.c */
+/* disk_files.c */
 void disk_drained(struct disk *d, struct dfile *f);	/* all its segments are free */
 
 /* disk_recover.c */

@@ -114,6 +114,20 @@ void dio_submit(struct dio *io)
 	dio_try(io);
 }
 
+void dio_start(struct dio *io, struct dfile *f, enum dio_op op, void *p, uint32_t bytes,
+	       uint64_t off, void (*done)(struct dio *io, int err), void *ctx)
+{
+	io->f = f;
+	io->op = op;
+	io->buf = -1;
+	io->p = p;
+	io->bytes = bytes;
+	io->off = off;
+	io->done = done;
+	io->ctx = ctx;
+	dio_submit(io);
+}
+
 /* -------------------------------------------------------------------- set-up */
 
 int disk_io_init(struct disk *d)

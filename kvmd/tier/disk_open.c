@@ -12,27 +12,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "kvmd/lib/err.h"
 #include "kvmd/lib/mem.h"
 #include "kvmd/tier/disk_int.h"
 
 #define MIN_SEGMENTS	16u		/* wanted; DISK_MIN_SEGMENTS are needed */
-
-__printf(4, 5) static int refuse(int err, char *msg, size_t n, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(msg, n, fmt, ap);
-	va_end(ap);
-	return err;
-}
 
 /* -------------------------------------------------------------- open and lock */
 
@@ -44,11 +34,11 @@ static int open_path(struct dfile *f, const char *path, bool *ret_new, char *msg
 	*ret_new = false;
 	if (stat(path, &st)) {
 		if (errno != ENOENT)
-			return refuse(-errno, msg, n, "%s: %s", path, strerror(errno));
+			return err_text(-errno, msg, n, "%s: %s", path, strerror(errno));
 		f->fd = open(path, flags | O_RDWR | O_CREAT | O_EXCL, 0600);
 		*ret_new = f->fd >= 0;
 	} else if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
-		return refuse(-EINVAL, msg, n, "%s: neither a file nor a block device", path);
+		return err_text(-EINVAL, msg, n, "%s: neither a file nor a block device", path);
 	} else {
 		f->is_blk = S_ISBLK(st.st_mode);
 		/* Root may write to everything: a file without any write bit is meant so. */
@@ -63,8 +53,8 @@ static int open_path(struct dfile *f, const char *path, bool *ret_new, char *msg
 	if (f->fd >= 0)
 		return 0;
 	err = -errno;
-	return refuse(err, msg, n, "%s: %s%s", path, strerror(-err),
-		      err == -EINVAL ? ": the file system has no O_DIRECT, use another" : "");
+	return err_text(err, msg, n, "%s: %s%s", path, strerror(-err),
+			err == -EINVAL ? ": the file system has no O_DIRECT, use another" : "");
 }
 
 static int lock(struct dfile *f, char *msg, size_t n)
@@ -76,9 +66,9 @@ static int lock(struct dfile *f, char *msg, size_t n)
 	if (!fcntl(f->fd, F_OFD_SETLK, &fl))
 		return 0;
 	if (errno == EAGAIN || errno == EACCES)
-		return refuse(-EBUSY, msg, n, "%s: another daemon, or I/O of one that died, has "
-			      "it: stop it, or wait", f->path);
-	return refuse(-errno, msg, n, "%s: lock: %s", f->path, strerror(errno));
+		return err_text(-EBUSY, msg, n, "%s: another daemon, or I/O of one that died, has "
+				"it: stop it, or wait", f->path);
+	return err_text(-errno, msg, n, "%s: lock: %s", f->path, strerror(errno));
 }
 
 static int size_of(struct dfile *f, uint64_t *ret_bytes)
@@ -95,11 +85,6 @@ static int size_of(struct dfile *f, uint64_t *ret_bytes)
 
 /* ------------------------------------------------------------------ what it is */
 
-static bool is_zero(const uint8_t *p, size_t bytes)
-{
-	return !bytes || (!p[0] && !memcmp(p, p + 1, bytes - 1));
-}
-
 /* Neither copy of the superblock is right: blank, or not to be touched. */
 static int not_ours(struct dfile *f, const uint8_t *mem, size_t got, char *msg, size_t n)
 {
@@ -111,18 +96,18 @@ static int not_ours(struct dfile *f, const uint8_t *mem, size_t got, char *msg, 
 		b = disk_super_check(&s[1]);
 	}
 	if (a == DISK_NO_MAGIC && b == DISK_NO_MAGIC) {
-		if (is_zero(mem, got))
+		if (mem_is_zero(mem, got))
 			return 0;
-		return refuse(-EINVAL, msg, n, "%s: holds something that is not ours: it is left "
-			      "as it is; use another path, or remove it", f->path);
+		return err_text(-EINVAL, msg, n, "%s: holds something that is not ours: it is left "
+				"as it is; use another path, or remove it", f->path);
 	}
 	if (a == DISK_BAD_VERSION || b == DISK_BAD_VERSION)
-		return refuse(-EINVAL, msg, n, "%s: of version %u, this daemon knows %u: use "
-			      "another path, or remove it", f->path,
-			      s[a == DISK_BAD_VERSION ? 0 : 1].version, DISK_VERSION);
-	return refuse(-EINVAL, msg, n, "%s: both superblocks (offset 0: %s, offset %u: %s) are "
-		      "broken: check the device, remove the file to begin anew", f->path,
-		      disk_why_name(a), DISK_ALIGN, disk_why_name(b));
+		return err_text(-EINVAL, msg, n, "%s: of version %u, this daemon knows %u: use "
+				"another path, or remove it", f->path,
+				s[a == DISK_BAD_VERSION ? 0 : 1].version, DISK_VERSION);
+	return err_text(-EINVAL, msg, n, "%s: both superblocks (offset 0: %s, offset %u: %s) are "
+			"broken: check the device, remove the file to begin anew", f->path,
+			disk_why_name(a), DISK_ALIGN, disk_why_name(b));
 }
 
 static int look(struct dfile *f, uint64_t size, char *msg, size_t n)
@@ -134,18 +119,18 @@ static int look(struct dfile *f, uint64_t size, char *msg, size_t n)
 	int err = 0;
 
 	if (!mem)
-		return refuse(-ENOMEM, msg, n, "%s: out of memory", f->path);
+		return err_text(-ENOMEM, msg, n, "%s: out of memory", f->path);
 	if (bytes)
 		got = pread(f->fd, mem, bytes, 0);
 	if (got < 0) {
-		err = refuse(-errno, msg, n, "%s: read at offset 0: %s", f->path,
-			     strerror(errno));
+		err = err_text(-errno, msg, n, "%s: read at offset 0: %s", f->path,
+			       strerror(errno));
 		goto out_free;
 	}
 	for (unsigned i = 0; i < 2 && got >= 2 * (ssize_t)DISK_ALIGN; i++)
 		if (!disk_super_check(&s[i]) && (!best || s[i].seq > best->seq))
 			best = &s[i];
-	if (best && !is_zero(best->set_uuid, sizeof(best->set_uuid))) {
+	if (best && !mem_is_zero(best->set_uuid, sizeof(best->set_uuid))) {
 		*f->sb = *best;
 		for (unsigned i = 0; i < 2; i++)
 			if (disk_super_check(&s[i]))
@@ -157,21 +142,33 @@ static int look(struct dfile *f, uint64_t size, char *msg, size_t n)
 		if (!best)
 			err = not_ours(f, mem, (size_t)got, msg, n);
 		if (!err && f->read_only)
-			err = refuse(-EROFS, msg, n, "%s: empty, and cannot be written", f->path);
+			err = err_text(-EROFS, msg, n, "%s: empty, and cannot be written", f->path);
 	}
 out_free:
 	mem_big_free(mem, DISK_SUMMARY_OFF);
 	return err;
 }
 
+/*
+ * What cannot fit is not begun: fallocate() takes all that is free before it fails,
+ * and for that moment every other process finds the file system full.
+ */
+static bool is_too_much(const struct dfile *f, uint64_t more)
+{
+	struct statvfs v;
+
+	return !fstatvfs(f->fd, &v) && more / v.f_frsize > v.f_bavail;
+}
+
 static int preallocate(struct dfile *f, uint64_t bytes, uint64_t *size, char *msg, size_t n)
 {
 	if (f->is_blk || *size >= bytes)
 		return 0;
-	if (fallocate(f->fd, 0, 0, (off_t)bytes))
-		return refuse(-errno, msg, n, "%s: %llu bytes cannot be allocated: %s: make room, "
-			      "or ask for less", f->path, (unsigned long long)bytes,
-			      strerror(errno));
+	errno = ENOSPC;
+	if (is_too_much(f, bytes - *size) || fallocate(f->fd, 0, 0, (off_t)bytes))
+		return err_text(-errno, msg, n, "%s: %llu bytes cannot be allocated: %s: make "
+				"room, or ask for less", f->path, (unsigned long long)bytes,
+				strerror(errno));
 	*size = bytes;
 	return 0;
 }
@@ -195,7 +192,7 @@ int dfile_open(struct disk *d, struct dfile *f, const char *path, uint64_t bytes
 	f->path = mem_strdup(path);
 	f->sb = mem_big_alloc(DISK_ALIGN, false);
 	if (!f->path || !f->sb) {
-		err = refuse(-ENOMEM, msg, n, "%s: out of memory", path);
+		err = err_text(-ENOMEM, msg, n, "%s: out of memory", path);
 		goto err_close;
 	}
 	err = lock(f, msg, n);
@@ -203,7 +200,7 @@ int dfile_open(struct disk *d, struct dfile *f, const char *path, uint64_t bytes
 		goto err_close;
 	err = size_of(f, &size);
 	if (err) {
-		refuse(err, msg, n, "%s: size: %s", path, strerror(-err));
+		err_text(err, msg, n, "%s: size: %s", path, strerror(-err));
 		goto err_close;
 	}
 	err = look(f, size, msg, n);
@@ -224,8 +221,8 @@ static int write_supers(struct dfile *f, char *msg, size_t n)
 		off_t at = (off_t)(copy * DISK_ALIGN);
 
 		if (pwrite(f->fd, f->sb, DISK_ALIGN, at) != (ssize_t)DISK_ALIGN || fdatasync(f->fd))
-			return refuse(-EIO, msg, n, "%s: superblock at offset %llu: %s", f->path,
-				      (unsigned long long)at, strerror(errno));
+			return err_text(-EIO, msg, n, "%s: superblock at offset %llu: %s", f->path,
+					(unsigned long long)at, strerror(errno));
 	}
 	return 0;
 }
@@ -240,17 +237,17 @@ int dfile_make(struct dfile *f, unsigned index, unsigned nr_files, const uint8_t
 
 	err = size_of(f, &size);
 	if (err)
-		return refuse(err, msg, n, "%s: size: %s", f->path, strerror(-err));
+		return err_text(err, msg, n, "%s: size: %s", f->path, strerror(-err));
 	/* A small file: smaller segments, so that there are enough of them. */
 	while (size / segment < MIN_SEGMENTS && segment % (2 * DISK_SEGMENT_UNIT) == 0 &&
 	       segment / 2 >= o->block_bytes_hint)
 		segment /= 2;
 	err = disk_super_make(f->sb, size, segment, o->block_bytes_hint, why, sizeof(why));
 	if (err)
-		return refuse(err, msg, n, "%s: %s", f->path, why);
+		return err_text(err, msg, n, "%s: %s", f->path, why);
 	/* A device may hold segments of a former set: their generations are not ours. */
 	if (getrandom(&gen0, sizeof(gen0), 0) != sizeof(gen0))
-		return refuse(-EIO, msg, n, "%s: no random number: %s", f->path, strerror(errno));
+		return err_text(-EIO, msg, n, "%s: no random number: %s", f->path, strerror(errno));
 	f->sb->gen0 = gen0 >> 16;
 	f->sb->seq = 1;
 	f->sb->index = index;
@@ -290,10 +287,10 @@ int dfile_set_up(struct dfile *f, char *msg, size_t n)
 	f->seg_pages = (uint32_t)(f->sb->segment_bytes / DISK_ALIGN);
 	err = alloc_tables(f);
 	if (err)
-		return refuse(err, msg, n, "%s: out of memory for its tables", f->path);
+		return err_text(err, msg, n, "%s: out of memory for its tables", f->path);
 	err = size_of(f, &size);
 	if (err)
-		return refuse(err, msg, n, "%s: size: %s", f->path, strerror(-err));
+		return err_text(err, msg, n, "%s: size: %s", f->path, strerror(-err));
 	for (uint32_t i = 0; i < f->sb->nr_segments; i++) {
 		struct dseg *s = &f->seg[i];
 
@@ -314,8 +311,8 @@ int dfile_set_up(struct dfile *f, char *msg, size_t n)
 			 f->sb->nr_segments - f->nr_usable, f->sb->nr_segments);
 	err = uring_file_set(d->u, d->o.file_base + f->idx, f->fd);
 	if (err)
-		return refuse(err, msg, n, "%s: io_uring: fixed file %u: %s", f->path,
-			      d->o.file_base + f->idx, strerror(-err));
+		return err_text(err, msg, n, "%s: io_uring: fixed file %u: %s", f->path,
+				d->o.file_base + f->idx, strerror(-err));
 	return 0;
 }
 
@@ -339,8 +336,7 @@ void dfile_close(struct dfile *f)
 	for (unsigned i = 0; i < DISK_NR_OPEN; i++)
 		if (f->open[i].image)
 			mem_big_free(f->open[i].image, f->sb->summary_bytes);
-	if (f->sb)
-		mem_big_free(f->sb, DISK_ALIGN);
+	mem_big_free(f->sb, DISK_ALIGN);
 	mem_free(f->path);
 	memset(f, 0, sizeof(*f));
 	f->fd = -1;
@@ -358,8 +354,8 @@ int disk_set_check(struct disk *d, uint8_t *ret_uuid, unsigned *ret_nr, char *ms
 		if (f->fresh)
 			continue;
 		if (first && memcmp(first->sb->set_uuid, f->sb->set_uuid, sizeof(f->sb->set_uuid)))
-			return refuse(-EINVAL, msg, n, "%s and %s belong to different sets: give "
-				      "the paths of one", first->path, f->path);
+			return err_text(-EINVAL, msg, n, "%s and %s belong to different sets: give "
+					"the paths of one", first->path, f->path);
 		if (!first)
 			first = f;
 		if (!best || f->sb->seq > best->seq)
@@ -370,8 +366,8 @@ int disk_set_check(struct disk *d, uint8_t *ret_uuid, unsigned *ret_nr, char *ms
 	for_each_file(d, f)
 		whole |= !f->fresh && (f->sb->nr_files == nr || f->sb->nr_files == d->o.nr_paths);
 	if (best && !whole)
-		return refuse(-EINVAL, msg, n, "%s: its set has %u files, %u are given: give all "
-			      "paths, or new ones", first->path, best->nr_files, nr);
+		return err_text(-EINVAL, msg, n, "%s: its set has %u files, %u are given: give all "
+				"paths, or new ones", first->path, best->nr_files, nr);
 	if (best)
 		memcpy(ret_uuid, best->set_uuid, sizeof(best->set_uuid));
 	*ret_nr = nr;

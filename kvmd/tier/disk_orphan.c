@@ -119,10 +119,8 @@ void disk_orphan_drop(struct disk *d)
 
 void disk_orphan_exit(struct disk *d)
 {
-	if (d->orphan)
-		mem_big_free(d->orphan, ORPHAN_BYTES);
-	if (d->orphan_bucket)
-		mem_big_free(d->orphan_bucket, BUCKET_BYTES);
+	mem_big_free(d->orphan, ORPHAN_BYTES);
+	mem_big_free(d->orphan_bucket, BUCKET_BYTES);
 	d->orphan = NULL;
 	d->orphan_bucket = NULL;
 	d->orphan_free = d->orphan_fresh = d->orphan_ready = 0;

@@ -17,11 +17,6 @@
 
 /* --------------------------------------------------------------------- checking */
 
-static bool is_zero(const uint8_t *p, size_t bytes)
-{
-	return !p[0] && !memcmp(p, p + 1, bytes - 1);
-}
-
 /* The head counts for nothing: of all that looks like a header the last generation. */
 static uint64_t last_generation(const struct dfile *f, const struct disk_header *h, uint32_t seg)
 {
@@ -44,7 +39,7 @@ static bool check_head(const struct dfile *f, const uint8_t *mem, uint32_t seg,
 	i->has_head = !why;
 	if (why) {
 		i->gen = last_generation(f, (const void *)(mem + DISK_ALIGN), seg);
-		i->bad_head = why != DISK_OLD && !is_zero(mem, DISK_ALIGN);
+		i->bad_head = why != DISK_OLD && !mem_is_zero(mem, DISK_ALIGN);
 		return false;
 	}
 	i->gen = h->generation;
@@ -99,21 +94,14 @@ static void check_fn(struct work *w)
 
 /* --------------------------------------------------------------------- offering */
 
-static uint64_t block_bytes(const struct disk_space *e, unsigned group)
-{
-	const struct kvmd_group *g = &e->group[group];
-	uint64_t one = g->planes * g->plane_bytes;
-
-	return g->flags & KVMD_GROUP_REPLICA ? one : one * e->nr_shards;
-}
-
 static enum disk_verdict ask(struct disk *d, const struct disk_header *h, uint32_t place,
 			     uint32_t *ret_owner)
 {
 	const struct dspace *sp = &d->sp[h->space];
 
 	if (!sp->used || sp->e->inc != h->space_inc || h->epoch < sp->e->epoch ||
-	    h->group >= sp->e->nr_groups || h->bytes != block_bytes(sp->e, h->group))
+	    h->group >= sp->e->nr_groups ||
+	    h->bytes != tier_group_bytes(&sp->e->group[h->group], sp->e->nr_shards))
 		return DISK_GONE;
 	return d->ev.found ? d->ev.found(d->ev.ctx, sp->e, h, place, ret_owner) : DISK_PARK;
 }
@@ -317,15 +305,8 @@ static bool read_some(struct disk *d, struct dscan *sc, struct dfile *f)
 	}
 	sc->nr = last + 1;
 	f->scan_seg += sc->nr;
-	sc->io.f = f;
-	sc->io.op = DIO_READ;
-	sc->io.buf = -1;
-	sc->io.p = sc->mem;
-	sc->io.bytes = sc->nr * f->sb->summary_bytes;
-	sc->io.off = disk_summary_at(f->sb, sc->seg);
-	sc->io.done = was_read;
-	sc->io.ctx = sc;
-	dio_submit(&sc->io);
+	dio_start(&sc->io, f, DIO_READ, sc->mem, sc->nr * f->sb->summary_bytes,
+		  disk_summary_at(f->sb, sc->seg), was_read, sc);
 	return true;
 }
 
@@ -459,8 +440,7 @@ int disk_recover_init(struct disk *d)
 
 static void scan_free(struct dscan *sc)
 {
-	if (sc->mem)
-		mem_big_free(sc->mem, sc->mem_bytes);
+	mem_big_free(sc->mem, sc->mem_bytes);
 	mem_free(sc->found);
 	mem_free(sc->info);
 	sc->mem = NULL;

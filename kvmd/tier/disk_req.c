@@ -7,34 +7,10 @@
  * come writes have the small budget. Requests that are over wait on d->fin until
  * poll() runs their done(). Core thread; verification on a worker.
  */
-#include "kvmd/lib/clock.h"
 #include "kvmd/tier/disk_int.h"
 
-#define METER_NS	20000000ull	/* of busy time in one sample */
-
-/* ------------------------------------------------------- measured bandwidth */
-
-static void meter_start(struct dmeter *m, uint64_t bytes)
-{
-	if (!m->inflight)
-		m->since_ns = clock_ns();
-	m->inflight += bytes;
-}
-
-static void meter_end(struct dmeter *m, uint64_t bytes)
-{
-	uint64_t now = clock_ns(), bps;
-
-	m->inflight -= bytes;
-	m->bytes += bytes;
-	m->busy_ns += now - m->since_ns;
-	m->since_ns = now;
-	if (m->busy_ns < METER_NS)
-		return;
-	bps = (uint64_t)((double)m->bytes * 1e9 / (double)m->busy_ns);
-	m->bps = m->bps ? (m->bps * 7 + bps) / 8 : bps;
-	m->bytes = m->busy_ns = 0;
-}
+#define SAMPLE_NS	20000000ull	/* of busy time */
+#define SAMPLE_PARTS	8u		/* ... of which the new one is one */
 
 /* ------------------------------------------------------------------ finishing */
 
@@ -43,28 +19,6 @@ void disk_finish(struct dreq *q, int err)
 	q->err = err;
 	q->f->d->kick = true;
 	list_add_tail(&q->link, &q->f->d->fin);
-}
-
-static void queue_push(struct dqueue *q, struct tier_req *r)
-{
-	r->next = NULL;
-	if (q->tail)
-		q->tail->next = r;
-	else
-		q->head = r;
-	q->tail = r;
-}
-
-static struct tier_req *queue_pop(struct dqueue *q)
-{
-	struct tier_req *r = q->head;
-
-	if (r) {
-		q->head = r->next;
-		if (!q->head)
-			q->tail = NULL;
-	}
-	return r;
 }
 
 static void count_write(struct disk *d, struct dreq *q)
@@ -120,6 +74,15 @@ static void complete_read(struct disk *d, struct dreq *q)
 	}
 }
 
+static void tell(struct disk *d, struct tier_req *r)
+{
+	if (r->tier) {
+		d->t.nr_inflight--;
+		d->nr_done++;
+	}
+	r->done(r);
+}
+
 static void complete(struct disk *d, struct dreq *q)
 {
 	struct tier_req *r = q->r;
@@ -133,11 +96,7 @@ static void complete(struct disk *d, struct dreq *q)
 	r->err = q->err;
 	list_add(&q->link, &d->dreq_free);
 	d->nr_dreq_free++;
-	if (r->tier) {
-		d->t.nr_inflight--;
-		d->nr_done++;
-	}
-	r->done(r);
+	tell(d, r);
 }
 
 void disk_run_finished(struct disk *d)
@@ -156,14 +115,10 @@ void disk_run_finished(struct disk *d)
 		list_del(n);
 		complete(d, list_entry(n, struct dreq, link));
 	}
-	while (last && (r = queue_pop(&d->failed))) {
+	while (last && (r = tier_queue_pop(&d->failed))) {
 		bool end = r == last;
 
-		if (r->tier) {
-			d->t.nr_inflight--;
-			d->nr_done++;
-		}
-		r->done(r);
+		tell(d, r);
 		if (end)
 			break;
 	}
@@ -216,7 +171,7 @@ static uint64_t *inflight_of(struct dfile *f, enum dclass c)
 	return c == DQ_WRITE ? &f->wr_bytes : c == DQ_BACK ? &f->bg_bytes : &f->rd_bytes;
 }
 
-static struct dmeter *meter_of(struct disk *d, enum dclass c)
+static struct meter *meter_of(struct disk *d, enum dclass c)
 {
 	return c == DQ_WRITE ? &d->wr : c == DQ_BACK ? NULL : &d->rd;
 }
@@ -231,14 +186,14 @@ static void piece_done(struct dio *io, int err)
 	struct dreq *q = io->ctx;
 	struct dfile *f = q->f;
 	struct disk *d = f->d;
-	struct dmeter *m = meter_of(d, q->class);
+	struct meter *m = meter_of(d, q->class);
 	/* Pieces begin at multiples of DISK_PIECE; io->off is in this one or at its end. */
 	uint64_t first = (io->off + io->bytes - 1 - q->off) / DISK_PIECE * DISK_PIECE;
 	uint32_t bytes = piece_bytes(q, first);
 
 	*inflight_of(f, q->class) -= bytes;
 	if (m)
-		meter_end(m, bytes);
+		meter_end(m, bytes, SAMPLE_NS, SAMPLE_PARTS);
 	if (q->class <= DQ_READ)
 		f->last_read_ns = m->since_ns;	/* meter_end() looked at the clock */
 	io->next = d->piece_free;
@@ -257,7 +212,7 @@ static void submit_piece(struct dreq *q)
 {
 	struct dfile *f = q->f;
 	struct disk *d = f->d;
-	struct dmeter *m = meter_of(d, q->class);
+	struct meter *m = meter_of(d, q->class);
 	struct dio *io = d->piece_free;
 	uint32_t bytes = piece_bytes(q, q->at);
 
@@ -282,23 +237,24 @@ static void submit_piece(struct dreq *q)
 static struct dreq *start(struct dfile *f, enum dclass c)
 {
 	struct disk *d = f->d;
-	struct tier_req *r = f->q[c].head;
+	struct tier_req *r = f->q[c].wait.head;
+	struct dplace *pl;
 	struct dseg *s;
 	struct dreq *q;
 
 	if (!r || list_empty(&d->dreq_free))
 		return NULL;
-	(void)disk_place(d, r->place, NULL, &s);
+	pl = disk_place(d, r->place, NULL, &s);
 	if (c == DQ_WRITE && s->state == DS_OPENING)
 		return NULL;
-	queue_pop(&f->q[c]);
+	tier_queue_pop(&f->q[c].wait);
 	q = list_first(&d->dreq_free, struct dreq, link);
 	list_del(&q->link);
 	d->nr_dreq_free--;
 	q->r = r;
 	q->f = f;
 	q->s = s;
-	q->pl = disk_place(d, r->place, NULL, NULL);
+	q->pl = pl;
 	q->o = c == DQ_WRITE ? disk_dopen(f, s) : NULL;
 	q->class = c;
 	q->off = disk_data_at(f->sb, dseg_idx(f, s)) + (uint64_t)q->pl->off * DISK_ALIGN;
@@ -312,7 +268,7 @@ static struct dreq *start(struct dfile *f, enum dclass c)
 static bool has_room(const struct dfile *f, enum dclass c, uint64_t bytes)
 {
 	const struct disk *d = f->d;
-	bool reads = f->rd_bytes || f->q[DQ_READ].head || f->q[DQ_URGENT].head ||
+	bool reads = f->rd_bytes || f->q[DQ_READ].wait.head || f->q[DQ_URGENT].wait.head ||
 		     d->now - f->last_read_ns < DISK_CALM_NS;
 	uint64_t limit = reads ? d->o.inflight_read_bytes : d->o.inflight_bytes;
 	uint64_t use = f->wr_bytes + f->bg_bytes;
@@ -326,40 +282,34 @@ static bool has_room(const struct dfile *f, enum dclass c, uint64_t bytes)
 	return !use || use + bytes <= limit;
 }
 
-/* Started requests that turn out to be of no use. True: it is over. */
-static bool is_void(struct disk *d, struct dreq *q)
+/* 0, or why a request that could start is of no use any more. */
+static int still_wanted(struct disk *d, struct dreq *q)
 {
-	if (q->o) {
-		if (q->pl->state != DP_WRITING) {
-			disk_finish(q, -ECANCELED);
-			return true;
-		}
-		if (q->o->failed) {
-			disk_finish(q, -EIO);
-			return true;
-		}
-		if (disk_header_fill(d, q))
-			return false;
-		disk_finish(q, -ENODATA);
-		return true;
-	}
-	if (q->pl->state == DP_LIVE || q->pl->state == DP_PARKED || q->pl->state == DP_LATER)
-		return false;
-	disk_finish(q, -ENODATA);
-	return true;
+	enum dplace_state state = q->pl->state;
+
+	if (!q->o)
+		return state == DP_LIVE || state == DP_PARKED || state == DP_LATER ? 0 : -ENODATA;
+	if (state != DP_WRITING)
+		return -ECANCELED;
+	if (q->o->failed)
+		return -EIO;
+	return disk_header_fill(d, q) ? 0 : -ENODATA;
 }
 
 void dfile_pump(struct dfile *f)
 {
 	for (enum dclass c = 0; c < NR_DQ; c++) {
 		struct dqueue *dq = &f->q[c];
+		int err;
 
 		for (;;) {
 			if (!dq->cur) {
 				dq->cur = start(f, c);
 				if (!dq->cur)
 					break;
-				if (is_void(f->d, dq->cur)) {
+				err = still_wanted(f->d, dq->cur);
+				if (err) {
+					disk_finish(dq->cur, err);
 					dq->cur = NULL;
 					continue;
 				}
@@ -375,7 +325,7 @@ void dfile_pump(struct dfile *f)
 
 bool dfile_writes_idle(const struct dfile *f)
 {
-	return !f->wr_bytes && !f->q[DQ_WRITE].head && !f->q[DQ_WRITE].cur;
+	return !f->wr_bytes && !f->q[DQ_WRITE].wait.head && !f->q[DQ_WRITE].cur;
 }
 
 /* The place was checked: it and its segment are held until the request is over. */
@@ -389,7 +339,7 @@ void disk_queue(struct disk *d, struct tier_req *r, enum dclass class)
 	s->nr_io++;
 	if (r->tier)
 		d->t.nr_inflight++;
-	queue_push(&f->q[class], r);
+	tier_queue_push(&f->q[class].wait, r);
 }
 
 void disk_fail(struct disk *d, struct tier_req *r, int err)
@@ -398,5 +348,5 @@ void disk_fail(struct disk *d, struct tier_req *r, int err)
 	d->kick = true;
 	if (r->tier)
 		d->t.nr_inflight++;
-	queue_push(&d->failed, r);
+	tier_queue_push(&d->failed, r);
 }

@@ -190,6 +190,5 @@ uint64_t disk_scrub_next(const struct disk *d)
 
 void disk_scrub_exit(struct disk *d)
 {
-	if (d->sc.mem)
-		mem_big_free(d->sc.mem, d->sc.mem_bytes);
+	mem_big_free(d->sc.mem, d->sc.mem_bytes);
 }

@@ -142,15 +142,8 @@ static void dopen_io_done(struct dio *io, int err);
 static void dopen_io(struct dopen *o, enum dio_op op, uint32_t at, uint32_t bytes)
 {
 	o->busy = true;
-	o->io.f = o->f;
-	o->io.op = op;
-	o->io.buf = -1;
-	o->io.p = o->image + at;
-	o->io.bytes = bytes;
-	o->io.off = disk_summary_at(o->f->sb, dseg_idx(o->f, o->s)) + at;
-	o->io.done = dopen_io_done;
-	o->io.ctx = o;
-	dio_submit(&o->io);
+	dio_start(&o->io, o->f, op, o->image + at, bytes,
+		  disk_summary_at(o->f->sb, dseg_idx(o->f, o->s)) + at, dopen_io_done, o);
 }
 
 static void write_head(struct dopen *o, enum disk_seg_state state)

@@ -16,10 +16,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "kvmd/lib/err.h"
 #include "kvmd/lib/mem.h"
 #include "kvmd/tier/disk_int.h"
-
-
 
 #define DAY_S		86400u
 
@@ -80,16 +79,9 @@ static void submit(struct disk *d, struct dfile *f)
 		}
 		memcpy(d->sp_buf, f->sb, DISK_ALIGN);
 	}
-	d->sp_io.f = f;
-	d->sp_io.op = d->sp_step & 1 ? DIO_SYNC : DIO_WRITE;
-	d->sp_io.buf = -1;
-	d->sp_io.p = d->sp_buf;
-	d->sp_io.bytes = DISK_ALIGN;
-	d->sp_io.off = d->sp_cur == SP_SUPER ? copy * DISK_ALIGN :
-		       disk_space_at((uint32_t)d->sp_cur, copy);
-	d->sp_io.done = step_done;
-	d->sp_io.ctx = d;
-	dio_submit(&d->sp_io);
+	dio_start(&d->sp_io, f, d->sp_step & 1 ? DIO_SYNC : DIO_WRITE, d->sp_buf, DISK_ALIGN,
+		  d->sp_cur == SP_SUPER ? copy * DISK_ALIGN :
+		  disk_space_at((uint32_t)d->sp_cur, copy), step_done, d);
 }
 
 static void step(struct disk *d)
@@ -316,7 +308,6 @@ bool disk_space_coming(struct disk *d, const struct space *space)
 void disk_space_opened(struct tier *t, const struct space *space)
 {
 	struct disk *d = disk_of(tier_bottom(t));
-
 	struct dspace *sp = attach(d, space);
 
 	if (sp && (d->nr_parked || d->scanning)) {
@@ -362,16 +353,12 @@ int disk_space_load(struct disk *d, struct dfile *f, char *msg, size_t n)
 	ssize_t got;
 	int err = 0;
 
-	if (!mem) {
-		snprintf(msg, n, "%s: out of memory for the space table", f->path);
-		return -ENOMEM;
-	}
+	if (!mem)
+		return err_text(-ENOMEM, msg, n, "%s: out of memory for the space table", f->path);
 	got = pread(f->fd, mem, bytes, DISK_SPACE_OFF);
-	if (got != (ssize_t)bytes) {
-		snprintf(msg, n, "%s: space table at offset %u: %s", f->path, DISK_SPACE_OFF,
-			 got < 0 ? strerror(errno) : "file is too short");
-		err = -EIO;
-	}
+	if (got != (ssize_t)bytes)
+		err = err_text(-EIO, msg, n, "%s: space table at offset %u: %s", f->path,
+			       DISK_SPACE_OFF, got < 0 ? strerror(errno) : "file is too short");
 	for (uint32_t i = 0; !err && i < DISK_MAX_SPACES * 2; i++) {
 		const struct disk_space *e = (const struct disk_space *)(mem + i * DISK_ALIGN);
 		enum disk_why why = disk_space_check(e, i / 2);
@@ -404,6 +391,5 @@ int disk_space_init(struct disk *d)
 
 void disk_space_exit(struct disk *d)
 {
-	if (d->sp_mem)
-		mem_big_free(d->sp_mem, (DISK_MAX_SPACES + 1) * DISK_ALIGN);
+	mem_big_free(d->sp_mem, (DISK_MAX_SPACES + 1) * DISK_ALIGN);
 }

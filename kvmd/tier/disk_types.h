@@ -10,6 +10,7 @@
 
 #include "kvmd/lib/hash.h"
 #include "kvmd/lib/list.h"
+#include "kvmd/lib/meter.h"
 #include "kvmd/lib/sum.h"
 #include "kvmd/lib/workers.h"
 #include "kvmd/tier/disk.h"
@@ -129,7 +130,7 @@ struct dopen {
 enum dclass { DQ_URGENT, DQ_READ, DQ_WRITE, DQ_BACK, NR_DQ };
 
 struct dqueue {
-	struct tier_req *head, *tail;
+	struct tier_queue wait;
 	struct dreq *cur;		/* started, pieces still to be submitted */
 };
 
@@ -266,13 +267,6 @@ struct dwaiter {
 	void *ctx;
 };
 
-struct dmeter {
-	uint64_t inflight;		/* bytes */
-	uint64_t bytes, busy_ns;	/* of this sample */
-	uint64_t since_ns;		/* busy since, or counted up to */
-	uint64_t bps;			/* EWMA, 0: not yet */
-};
-
 struct disk {
 	struct tier t;
 	struct disk_opts o;
@@ -294,7 +288,7 @@ struct disk {
 
 	struct dreq *dreq;
 	struct list dreq_free, fin;
-	struct dqueue failed;		/* never started, err is set */
+	struct tier_queue failed;		/* never started, err is set */
 	unsigned nr_dreq_free;
 	struct dio *piece, *piece_free;
 	struct dio *stalled, **stalled_tail;	/* waiting for room in the ring */
@@ -302,7 +296,7 @@ struct disk {
 	unsigned nr_work;		/* works under way */
 	unsigned nr_done;		/* in this poll */
 	unsigned nr_write_errs;		/* in a row */
-	struct dmeter rd, wr;
+	struct meter rd, wr;
 
 	struct dbad bad[DISK_NR_BADS];	/* [nr_bads] */
 	unsigned nr_bads, bad_next;

@@ -1,20 +1,58 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * drain.c - the disk tier as a whole emptied, for an operator.
+ * drain.c - tiers emptied or made smaller, for an operator.
  *
- * Nothing is stored any more. Blocks that only disk has are let go of, the end
- * of a chain first; of those that are higher up too the place on disk is freed,
- * once no child of them is left there. What somebody holds stays until then. The
- * bytes on disk are not touched: a restart finds again what was not written over.
- * Core thread only; a bounded piece in each turn.
+ * RAM gives its last chunks back: what HBM has too is dropped there, the rest goes
+ * to disk or is let go of. Of the disk tier as a whole nothing is kept: nothing is
+ * stored any more, blocks that only disk has are let go of, the end of a chain
+ * first; of those that are higher up too the place on disk is freed, once no child
+ * of them is left there. What somebody holds stays until then. The bytes on disk
+ * are not touched: a restart finds again what was not written over. Core thread
+ * only; a bounded piece in each turn.
  */
-#include "kvmd/tier/tiers.h"
+#include "kvmd/tier/move.h"
 
 #include "kvmd/lib/stats.h"
 
+#define RAM_TURN	32		/* blocks of RAM looked at in a turn */
+#define RETRY_NS	20000000ull	/* what RAM should give back is held: look again then */
 #define EVICT_TURN	64		/* blocks of the list looked at in a turn */
 #define SCAN_TURN	2048		/* records */
 #define QUIET_NS	100000000ull	/* between two passes when the last one found nothing */
+
+/* ---------------------------------------------------------------------- RAM */
+
+bool tiers_drain_ram(struct tiers *t)
+{
+	bool did = false, stuck = false;
+
+	for (uint32_t i = 0; i < RAM_TURN; i++) {
+		uint32_t id = ram_drain_next(t->ram);
+		struct block *b = pool_block(t->pool, id);
+
+		if (!id)
+			break;
+		if (!pool_is_moving(t->pool, b) && b->state == BLK_EVICTING && b->slot &&
+		    tiers_may_stay(t, b))
+			/* It was about to leave HBM for a place that goes. */
+			tiers_stay(t, pool_gpool(t->pool, b), b);
+		if (!pool_is_moving(t->pool, b) && b->state == BLK_SEALED && b->slot) {
+			tiers_drop_ram(t, b);
+			did = true;
+		} else if (!pool_is_moving(t->pool, b) && b->state == BLK_SEALED && !b->leases &&
+			   !b->nr_kids_ram) {
+			tiers_send_off(t, b);
+			did = true;
+		} else {
+			stuck = true;	/* held, a parent, or on its way: in the next pass */
+		}
+	}
+	if (stuck && !did)
+		tiers_retry(t, t->now_ns + RETRY_NS);
+	return did;
+}
+
+/* --------------------------------------------------------------------- disk */
 
 static bool evict_some(struct tiers *t)
 {
@@ -30,8 +68,7 @@ static bool evict_some(struct tiers *t)
 			did = true;
 			continue;
 		}
-		blklist_del(t->pool->blk, l, b);	/* its children are behind it */
-		blklist_add_tail(t->pool->blk, l, b);
+		tiers_to_tail(t, l, b);	/* its children are behind it */
 	}
 	return did;
 }
@@ -54,8 +91,7 @@ static bool free_copies(struct tiers *t)
 			tiers_stay(t, pool_gpool(p, b), b);	/* it may have counted on it */
 		if (b->state != BLK_SEALED)
 			continue;
-		t->disk->ops->free(t->disk, b->disk);
-		pool_gpool(p, b)->sp->tenant->disk_bytes -= tier_block_bytes(pool_gpool(p, b));
+		tiers_disk_put(t, pool_gpool(p, b), b->disk, false);
 		b->disk = 0;
 		did = true;
 	}
@@ -77,7 +113,7 @@ bool tiers_drain_disk(struct tiers *t)
 	if (!t->disk || !t->disk->draining || !has_blocks(t->pool))
 		return false;
 	if (t->now_ns < t->drain_ns) {
-		t->retry_ns = t->drain_ns;
+		tiers_retry(t, t->drain_ns);
 		return false;
 	}
 	did = evict_some(t);
@@ -90,6 +126,7 @@ bool tiers_drain_disk(struct tiers *t)
 	if (t->drain_quiet < t->pool->next_fresh)
 		return true;
 	t->drain_quiet = 0;
-	t->drain_ns = t->retry_ns = t->now_ns + QUIET_NS;
+	t->drain_ns = t->now_ns + QUIET_NS;
+	tiers_retry(t, t->drain_ns);
 	return false;
 }

@@ -8,7 +8,7 @@
  * use (tiers_opts.admission) or with descendants on disk are stored first,
  * together with those parents that are not on disk yet; others are dropped.
  */
-#include "kvmd/tier/tiers.h"
+#include "kvmd/tier/move.h"
 
 #include "kvmd/lib/stats.h"
 
@@ -21,7 +21,6 @@
 #define AHEAD_TURN	32	/* blocks looked at for storing ahead */
 #define FULL_NS		100000000ull	/* between two tries to store ahead on a full disk */
 #define DUP_TURN	512	/* records looked at for second copies */
-#define DRAIN_RETRY_NS	20000000ull /* what RAM should give back is held: look again then */
 #define RAM_LOW		950	/* permille in use: from there on RAM is cleared ahead */
 
 /* -------------------------------------------------------------- out of HBM */
@@ -107,8 +106,7 @@ static bool drop_or_keep(struct tiers *t, struct gpool *gp, struct block *b)
 		/* A parent went before it: it has to follow, when RAM has room. */
 		if (gp->out_next == gp->out.head)
 			gp->out_next = b->next;
-		blklist_del(t->pool->blk, &gp->out, b);
-		blklist_add_tail(t->pool->blk, &gp->out, b);
+		tiers_to_tail(t, &gp->out, b);
 		if (!gp->out_next)
 			gp->out_next = pool_id(t->pool, b);
 		return false;
@@ -199,7 +197,8 @@ static uint32_t missing_chain(struct tiers *t, struct block *b, struct block **c
 	struct block *ring[CHAIN_MAX];
 	uint32_t nr = 0, top;
 
-	for (struct block *up = b; !up->disk && nr < WALK_MAX; up = pool_block(t->pool, up->parent)) {
+	for (struct block *up = b; !up->disk && nr < WALK_MAX;
+	     up = pool_block(t->pool, up->parent)) {
 		ring[nr++ % CHAIN_MAX] = up;
 		if (!up->parent)
 			break;
@@ -256,11 +255,8 @@ static int store_chain(struct tiers *t, struct gpool *gp, struct block *b)
 /* @b leaves RAM now: disk has it, or nobody. */
 static void leave_ram(struct tiers *t, struct gpool *gp, struct block *b)
 {
-	uint32_t place = b->ram;
-
 	if (b->disk) {
-		t->ram->ops->free(t->ram, place);
-		gp->sp->tenant->ram_bytes -= tier_block_bytes(gp);
+		tiers_ram_put(t, gp, b->ram);
 		if (b->state == BLK_SEALED)
 			index_out(t->ix, gp, b);
 		index_sink(t->ix, gp, b);
@@ -271,8 +267,7 @@ static void leave_ram(struct tiers *t, struct gpool *gp, struct block *b)
 	index_evict(t->ix, b, is_expired(t->pool, b) ? KVMD_MISS_DROPPED : KVMD_MISS_EVICTED);
 }
 
-/* An idle block of level RAM that is next to go. True: its place is free now. */
-static bool send_off(struct tiers *t, struct block *b)
+bool tiers_send_off(struct tiers *t, struct block *b)
 {
 	struct gpool *gp = pool_gpool(t->pool, b);
 
@@ -377,7 +372,7 @@ static bool take_chunk(struct tiers *t, struct gpool *gp)
 		if (b->slot)
 			tiers_drop_ram(t, b);
 		else if (!b->leases && !b->nr_kids_ram)
-			send_off(t, b);
+			tiers_send_off(t, b);
 		else
 			break;
 		freed = true;
@@ -396,12 +391,11 @@ bool tiers_ram_room(struct tiers *t, struct gpool *gp)
 
 		if (b->nr_kids_ram || pool_is_moving(t->pool, b)) {
 			/* Its children go first: they are behind it. */
-			blklist_del(t->pool->blk, l, b);
-			blklist_add_tail(t->pool->blk, l, b);
+			tiers_to_tail(t, l, b);
 			continue;
 		}
 		/* Memory of another size is no use: one may go, for a chunk to get empty. */
-		gone = send_off(t, b);
+		gone = tiers_send_off(t, b);
 		freed += gone && pool_gpool(t->pool, b) == gp;
 	}
 	/* A store may ask for room itself, for a parent that is only in HBM. */
@@ -445,37 +439,6 @@ static bool ram_is_full(const struct tiers *t)
 	return t->ram->used_bytes >= t->ram->bytes / 1000 * RAM_LOW;
 }
 
-/* RAM is being drained or made smaller: empty its last chunks. */
-static bool drain_ram(struct tiers *t)
-{
-	bool did = false, stuck = false;
-
-	for (uint32_t i = 0; i < ROOM_TRIES; i++) {
-		uint32_t id = ram_drain_next(t->ram);
-		struct block *b = pool_block(t->pool, id);
-
-		if (!id)
-			break;
-		if (!pool_is_moving(t->pool, b) && b->state == BLK_EVICTING && b->slot &&
-		    tiers_may_stay(t, b))
-			/* It was about to leave HBM for a place that goes. */
-			tiers_stay(t, pool_gpool(t->pool, b), b);
-		if (!pool_is_moving(t->pool, b) && b->state == BLK_SEALED && b->slot) {
-			tiers_drop_ram(t, b);
-			did = true;
-		} else if (!pool_is_moving(t->pool, b) && b->state == BLK_SEALED && !b->leases &&
-			   !b->nr_kids_ram) {
-			send_off(t, b);
-			did = true;
-		} else {
-			stuck = true;	/* held, a parent, or on its way: in the next pass */
-		}
-	}
-	if (stuck && !did)
-		t->retry_ns = t->now_ns + DRAIN_RETRY_NS;
-	return did;
-}
-
 bool tiers_lower_turn(struct tiers *t)
 {
 	bool did = false;
@@ -491,7 +454,7 @@ bool tiers_lower_turn(struct tiers *t)
 			did |= tiers_ram_room(t, pool_gpool(t->pool, b));
 	}
 	did |= store_ahead(t);
-	did |= drain_ram(t);
+	did |= tiers_drain_ram(t);
 	did |= tiers_drain_disk(t);
 	return did;
 }
@@ -511,8 +474,7 @@ uint32_t tiers_shed(struct tiers *t, uint32_t nr)
 				done++;
 				continue;
 			}
-			blklist_del(t->pool->blk, q, b);
-			blklist_add_tail(t->pool->blk, q, b);
+			tiers_to_tail(t, q, b);
 		}
 	}
 	return done;

@@ -42,6 +42,7 @@ struct ram_info {
 	uint64_t nr_places;		/* in use */
 	uint64_t hugetlb_bytes, thp_bytes, small_bytes;	/* by page size found */
 	uint64_t locked_bytes, registered_bytes;
+	uint64_t pinned_bytes;		/* for devices that want it (dev_host_pin()) */
 	uint32_t nr_bad;		/* places never used again */
 	uint64_t start_ns;		/* time it took until all were ready; 0: not yet */
 	char text[160];			/* what went wrong last, "" if nothing */

@@ -77,10 +77,21 @@ int ram_chunk_tables(struct ram_chunk *c, uint64_t bytes)
 	return 0;
 }
 
+/* Last: from here on devices copy to and from it at full speed. */
+static void pin_chunk(struct ram_job *j)
+{
+	int r = dev_host_pin(j->c.ext.map, j->bytes, j->pin_text, sizeof(j->pin_text));
+
+	j->c.pinned = r > 0;
+	j->pin_failed = r < 0;
+}
+
 void ram_chunk_release(struct ram_chunk *c, uint64_t bytes)
 {
 	uint64_t nr = bytes / RAM_PAGE;
 
+	if (c->pinned)
+		dev_host_unpin(c->ext.map);
 	if (c->ext.map)
 		munmap(c->ext.map, map_bytes(bytes));
 	if (c->fd >= 0)
@@ -123,6 +134,7 @@ static int make_chunk(struct ram_job *j)
 		j->lock_err = lock_chunk(map, j->bytes);
 		c->locked = !j->lock_err;
 	}
+	pin_chunk(j);
 	return 0;
 }
 
@@ -137,6 +149,7 @@ static int adopt_chunk(struct ram_job *j)
 		j->lock_err = lock_chunk(c->ext.map, j->bytes);
 		c->locked = !j->lock_err;
 	}
+	pin_chunk(j);
 	return 0;
 }
 
@@ -180,6 +193,11 @@ static void say_shortage(struct ram *rt, const struct ram_job *j)
 		ram_say(rt, "chunk %u: no 2 MiB pages in the hugetlb pool, %s pages are used: "
 			"raise vm.nr_hugepages", j->chunk,
 			j->c.pages.thp_bytes ? "transparent huge" : "4 KiB");
+	}
+	if (j->pin_failed && !rt->said_pin) {
+		rt->said_pin = true;
+		ram_say(rt, "chunk %u is not pinned for the device, copies are slower: %s", j->chunk,
+			j->pin_text);
 	}
 	if (j->lock_err && !rt->said_lock) {
 		rt->said_lock = true;
@@ -240,6 +258,7 @@ static void adopted(struct ram *rt, struct ram_job *j)
 	c->adopted = false;
 	c->pages = j->c.pages;
 	c->locked = j->c.locked;
+	c->pinned = j->c.pinned;
 	say_shortage(rt, j);
 }
 

@@ -43,31 +43,6 @@ void ram_ctx_exit(struct ram *rt)
 	mem_big_free(rt->ctx, RAM_NR_CTX * sizeof(*rt->ctx));
 }
 
-/* --------------------------------------------------------------------- queues */
-
-static void queue_add(struct ram_queue *q, struct tier_req *r)
-{
-	r->next = NULL;
-	if (q->tail)
-		q->tail->next = r;
-	else
-		q->head = r;
-	q->tail = r;
-}
-
-static struct tier_req *queue_take(struct ram_queue *q)
-{
-	struct tier_req *r = q->head;
-
-	if (r) {
-		q->head = r->next;
-		if (!q->head)
-			q->tail = NULL;
-		r->next = NULL;
-	}
-	return r;
-}
-
 /* ---------------------------------------------------------------- one request */
 
 static bool is_replica(const struct gpool *gp)
@@ -278,12 +253,12 @@ static struct tier_req *next_waiting(struct ram *rt, bool *ret_write)
 
 	for (int i = 0; i < 2 && !r && rt->nr_free_ctx; i++) {
 		*ret_write = i;
-		r = queue_take(&rt->waiting[true][i]);
+		r = tier_queue_pop(&rt->waiting[true][i]);
 	}
 	for (int i = 0; i < 2 && !r && rt->nr_free_ctx > RAM_NR_URGENT; i++) {
 		*ret_write = rt->write_next;
 		rt->write_next = !rt->write_next;
-		r = queue_take(&rt->waiting[false][*ret_write]);
+		r = tier_queue_pop(&rt->waiting[false][*ret_write]);
 	}
 	return r;
 }
@@ -308,11 +283,11 @@ static void accept_req(struct tier *t, struct tier_req *r, bool write)
 	r->bytes = tier_block_bytes(r->gp);
 	if (!p || r->bytes > c->cls) {
 		r->err = -ENODATA;
-		queue_add(&rt->failed, r);
+		tier_queue_push(&rt->failed, r);
 		return;
 	}
 	ram_busy_get(p);
-	queue_add(&rt->waiting[r->urgent][write], r);
+	tier_queue_push(&rt->waiting[r->urgent][write], r);
 	start_waiting(rt);
 }
 
@@ -328,13 +303,13 @@ void ram_write(struct tier *t, struct tier_req *r)
 
 unsigned ram_refused(struct ram *rt)
 {
-	struct ram_queue q = rt->failed;
+	struct tier_queue q = rt->failed;
 	struct tier_req *r;
 	unsigned nr = 0;
 
 	/* What is refused meanwhile waits for the next turn. */
-	rt->failed = (struct ram_queue) { 0 };
-	while ((r = queue_take(&q))) {
+	rt->failed = (struct tier_queue) { 0 };
+	while ((r = tier_queue_pop(&q))) {
 		rt->t.nr_inflight--;
 		nr++;
 		r->done(r);

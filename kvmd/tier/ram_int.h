@@ -4,8 +4,9 @@
  *
  * ram.c gives out places, ram_empty.c says which to empty, ram_setup.c makes,
  * takes over and ends the tier, ram_chunk.c makes and gives up chunks in the
- * background, ram_copy.c runs requests. All in the core thread, except the slow
- * worker's part of a chunk job, which writes struct ram_job alone.
+ * background, ram_copy.c runs requests, ram_check.c looks whether all that is
+ * counted adds up. All in the core thread, except the slow worker's part of a
+ * chunk job, which writes struct ram_job alone.
  *
  * A chunk is CHUNK_READY from the turn in which its job came back: usable, not
  * yet a fixed buffer. It has a class (bytes of a place) while a place of it is
@@ -66,7 +67,7 @@ struct ram_chunk {
 	int fd;				/* memfd, ours */
 	uint8_t state;			/* enum chunk_state */
 	bool listed;
-	bool locked, registered;
+	bool locked, registered, pinned;
 	bool reg_failed;		/* not tried again */
 	bool adopted;			/* of a former daemon: not touched, not locked yet */
 	struct mem_pages pages;		/* what it is made of */
@@ -88,6 +89,8 @@ struct ram_job {
 	bool hugetlb, lock;		/* wanted */
 	int err;			/* of the whole: no chunk */
 	int lock_err;
+	bool pin_failed;
+	char pin_text[128];
 	uint32_t chunk;
 	uint64_t bytes;
 	struct ram_chunk c;		/* made, or to be given up */
@@ -108,10 +111,6 @@ struct ram_ctx {
 	bool write;
 	bool passing;			/* the device sums as it copies */
 	struct dev_copy copy[RAM_COPIES];
-};
-
-struct ram_queue {
-	struct tier_req *head, *tail;
 };
 
 struct ram {
@@ -135,7 +134,7 @@ struct ram {
 	struct ram_job job;
 	bool stuck;			/* a chunk could not be made: no more until a resize */
 	bool claiming;			/* attached, and nothing allocated yet */
-	bool said_hugetlb, said_lock, said_register, said_big;
+	bool said_hugetlb, said_lock, said_pin, said_register, said_big;
 	uint32_t nr_bad;		/* places that are never used again */
 	uint32_t nr_unreg;		/* ready chunks to be registered */
 	uint64_t reg_due_ns;		/* not before, CLOCK_MONOTONIC */
@@ -149,8 +148,8 @@ struct ram {
 
 	struct ram_ctx *ctx, *free_ctx;	/* [RAM_NR_CTX] */
 	uint32_t nr_free_ctx;
-	struct ram_queue waiting[2][2];	/* without a context: [urgent][write] */
-	struct ram_queue failed;	/* done() to be called by poll() */
+	struct tier_queue waiting[2][2];	/* without a context: [urgent][write] */
+	struct tier_queue failed;	/* done() to be called by poll() */
 	bool write_next;		/* of what is not urgent: turn about */
 };
 

@@ -8,7 +8,6 @@
  */
 #include "kvmd/tier/ram_int.h"
 
-#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -288,6 +287,13 @@ int ram_resize(struct tier *t, uint64_t bytes)
 	return 0;
 }
 
+bool ram_is_growing(struct tier *t)
+{
+	const struct ram *rt = ram_of(t);
+
+	return rt->nr_ready < rt->nr_chunks && !rt->stuck;
+}
+
 void ram_get_info(struct tier *t, struct ram_info *ret_i)
 {
 	const struct ram *rt = ram_of(t);
@@ -307,6 +313,7 @@ void ram_get_info(struct tier *t, struct ram_info *ret_i)
 		i.thp_bytes += c->pages.thp_bytes;
 		i.small_bytes += c->pages.small_bytes;
 		i.locked_bytes += c->locked ? rt->chunk_bytes : 0;
+		i.pinned_bytes += c->pinned ? rt->chunk_bytes : 0;
 		i.registered_bytes += c->registered ? rt->chunk_bytes : 0;
 	}
 	memcpy(i.text, rt->text, sizeof(i.text));

@@ -7,10 +7,8 @@
  * the bottom tier to its owner.
  */
 #include "kvmd/lib/conf.h"
+#include "kvmd/lib/err.h"
 #include "kvmd/tier/test.h"
-
-#include <stdarg.h>
-#include <stdio.h>
 
 #define MAX_WORDS	8u
 #define SPEC_BYTES	512u
@@ -20,18 +18,6 @@ const char *tier_kind_name(unsigned kind)
 	static const char *const name[NR_TIER] = { "ram", "disk" };
 
 	return kind < NR_TIER ? name[kind] : "?";
-}
-
-__printf(3, 4) static int refuse(char *msg, size_t msg_bytes, const char *fmt, ...)
-{
-	va_list ap;
-
-	if (msg && msg_bytes) {
-		va_start(ap, fmt);
-		vsnprintf(msg, msg_bytes, fmt, ap);
-		va_end(ap);
-	}
-	return -EINVAL;
 }
 
 /* "2ms", or "read=1ms,write=5ms" of which one is enough. */
@@ -47,8 +33,9 @@ static int parse_delay(struct test_opts *o, const char *word, char *args, char *
 		uint64_t ns;
 
 		if ((!read && !write) || conf_parse_time(time, &ns))
-			return refuse(msg, msg_bytes, "test tier '%s': '%s' is not TIME, read=TIME "
-				      "or write=TIME, as in delay:2ms", word, arg);
+			return err_text(-EINVAL, msg, msg_bytes, "test tier '%s': '%s' is not "
+					"TIME, read=TIME or write=TIME, as in delay:2ms", word,
+					arg);
 		if (read)
 			o->delay_ns[TEST_READS] = ns;
 		if (write)
@@ -68,13 +55,14 @@ static int parse_error(struct test_opts *o, const char *word, char *args, char *
 	while (i < NR_TEST_ERR && strcmp(what, test_error_name(i)))
 		i++;
 	if (i == NR_TEST_ERR)
-		return refuse(msg, msg_bytes, "test tier '%s': '%s' is not read, write, alloc or "
-			      "flip, as in error:read,nth=3", word, what);
+		return err_text(-EINVAL, msg, msg_bytes, "test tier '%s': '%s' is not read, write, "
+				"alloc or flip, as in error:read,nth=3", word, what);
 	o->what = (enum test_error)i;
 	if (!args)
-		return refuse(msg, msg_bytes, "test tier '%s': when? nth=, every= or prob=", word);
+		return err_text(-EINVAL, msg, msg_bytes, "test tier '%s': when? nth=, every= or "
+				"prob=", word);
 	if (fault_rule_parse(&o->rule, what, args, text, sizeof(text)))
-		return refuse(msg, msg_bytes, "test tier '%s': %s", word, text);
+		return err_text(-EINVAL, msg, msg_bytes, "test tier '%s': %s", word, text);
 	return 0;
 }
 
@@ -94,19 +82,21 @@ static int parse_word(struct test_opts *o, char *word, char *msg, size_t msg_byt
 	case TEST_NULL:
 		if (!args)
 			return 0;
-		return refuse(msg, msg_bytes, "test tier '%s': null takes no argument", whole);
+		return err_text(-EINVAL, msg, msg_bytes, "test tier '%s': null takes no argument",
+				whole);
 	case TEST_DELAY:
 		if (args)
 			return parse_delay(o, whole, args, msg, msg_bytes);
-		return refuse(msg, msg_bytes, "test tier '%s': how long? as in delay:2ms", whole);
+		return err_text(-EINVAL, msg, msg_bytes, "test tier '%s': how long? as in "
+				"delay:2ms", whole);
 	case TEST_ERROR:
 		if (args)
 			return parse_error(o, whole, args, msg, msg_bytes);
-		return refuse(msg, msg_bytes, "test tier '%s': of what? as in error:read,nth=3",
-			      whole);
+		return err_text(-EINVAL, msg, msg_bytes, "test tier '%s': of what? as in "
+				"error:read,nth=3", whole);
 	default:
-		return refuse(msg, msg_bytes, "no test tier '%s': there are null, delay:TIME, "
-			      "error:WHAT,WHEN", whole);
+		return err_text(-EINVAL, msg, msg_bytes, "no test tier '%s': there are null, "
+				"delay:TIME, error:WHAT,WHEN", whole);
 	}
 }
 
@@ -120,15 +110,15 @@ int tier_stack(struct tier *bottom, const char *spec, struct tier **ret_top, cha
 	int err;
 
 	if (strlen(spec) >= sizeof(buf))
-		return refuse(msg, msg_bytes, "test tiers: more than %zu characters",
-			      sizeof(buf) - 1);
+		return err_text(-EINVAL, msg, msg_bytes, "test tiers: more than %zu characters",
+				sizeof(buf) - 1);
 	strcpy(buf, spec);
 	while ((word = strsep(&rest, " \t"))) {
 		if (!*word)
 			continue;
 		if (nr == MAX_WORDS)
-			return refuse(msg, msg_bytes, "test tiers: '%s' is one more than %u", word,
-				      MAX_WORDS);
+			return err_text(-EINVAL, msg, msg_bytes, "test tiers: '%s' is one more "
+					"than %u", word, MAX_WORDS);
 		err = parse_word(&o[nr++], word, msg, msg_bytes);
 		if (err)
 			return err;

@@ -18,10 +18,6 @@
 #define F_FREE	4ull
 #define F_ALL	7ull
 
-struct queue {
-	struct tier_req *head, *tail;
-};
-
 /* A request of ours to the tier below, for one of the caller's. */
 struct pass {
 	struct tier_req r;
@@ -34,7 +30,7 @@ struct pass {
 struct test_tier {
 	struct tier t;
 	struct test_opts o;
-	struct queue q[NR_TEST_QUEUE];	/* each in the order of due_ns */
+	struct tier_queue q[NR_TEST_QUEUE];	/* each in the order of due_ns */
 	struct pass *free_pass;
 	uint64_t nr_calls, nr_hits;	/* of what the rule is about */
 	bool draining_seen;		/* t.draining when it was last compared */
@@ -154,17 +150,10 @@ static void pass_on(struct test_tier *x, struct tier_req *r, int dir)
 
 static void enqueue(struct test_tier *x, struct tier_req *r, int dir, uint64_t flags)
 {
-	struct queue *q = &x->q[dir];
-
 	r->due_ns = flags;
 	if (x->o.delay_ns[dir])
 		r->due_ns |= (clock_ns() + x->o.delay_ns[dir] + F_ALL) & ~F_ALL;
-	r->next = NULL;
-	if (q->tail)
-		q->tail->next = r;
-	else
-		q->head = r;
-	q->tail = r;
+	tier_queue_push(&x->q[dir], r);
 	x->t.nr_inflight++;
 }
 
@@ -180,15 +169,11 @@ static struct tier_req *waiting(const struct test_tier *x, uint32_t place)
 /* The head of a queue is due. */
 static void leave(struct test_tier *x, int dir)
 {
-	struct queue *q = &x->q[dir];
-	struct tier_req *r = q->head, *other;
+	struct tier_req *r = tier_queue_pop(&x->q[dir]), *other;
 	uint32_t place = r->place;
 	uint64_t flags = r->due_ns & F_ALL;
 	int err = r->err;
 
-	q->head = r->next;
-	if (!q->head)
-		q->tail = NULL;
 	if (!(flags & F_END))
 		pass_on(x, r, dir);
 	if (flags & F_FREE) {
@@ -315,12 +300,9 @@ static uint64_t test_next_ns(struct tier *t)
 
 	for (int d = 0; d < NR_TEST_QUEUE; d++) {
 		const struct tier_req *r = x->q[d].head;
-		uint64_t due;
 
-		if (!r || !can_leave(x, r))
-			continue;	/* a done() comes first */
-		due = max(r->due_ns & ~F_ALL, 1ull);
-		next = next ? min(next, due) : due;
+		if (r && can_leave(x, r))	/* else a done() comes first */
+			next = clock_earlier(next, max(r->due_ns & ~F_ALL, 1ull));
 	}
 	return next;
 }

@@ -74,6 +74,35 @@ struct tier {
 	bool broken;			/* failed too often: takes no new block, still reads */
 };
 
+/* Requests in the order they came, by `next'. A request is on one queue at a time. */
+struct tier_queue {
+	struct tier_req *head, *tail;
+};
+
+static inline void tier_queue_push(struct tier_queue *q, struct tier_req *r)
+{
+	r->next = NULL;
+	if (q->tail)
+		q->tail->next = r;
+	else
+		q->head = r;
+	q->tail = r;
+}
+
+/* The oldest; NULL: none. */
+static inline struct tier_req *tier_queue_pop(struct tier_queue *q)
+{
+	struct tier_req *r = q->head;
+
+	if (r) {
+		q->head = r->next;
+		if (!q->head)
+			q->tail = NULL;
+		r->next = NULL;
+	}
+	return r;
+}
+
 static inline struct tier *tier_bottom(struct tier *t)
 {
 	while (t->below)
@@ -93,12 +122,17 @@ static inline void tier_write(struct tier *t, struct tier_req *r)
 	t->ops->write(t, r);
 }
 
-/* Bytes of a block of @gp below HBM: page-first, all planes of all shards (replicas once). */
+/* Bytes of a block of @g below HBM: page-first, all planes of all shards (replicas once). */
+static inline uint64_t tier_group_bytes(const struct kvmd_group *g, uint32_t nr_shards)
+{
+	uint64_t one = g->planes * g->plane_bytes;
+
+	return g->flags & KVMD_GROUP_REPLICA ? one : one * nr_shards;
+}
+
 static inline uint64_t tier_block_bytes(const struct gpool *gp)
 {
-	uint64_t one = gp->geo.planes * gp->geo.plane_bytes;
-
-	return gp->geo.flags & KVMD_GROUP_REPLICA ? one : one * gp->sp->nr_shards;
+	return tier_group_bytes(&gp->geo, gp->sp->nr_shards);
 }
 
 /* ------------------------------------------------------------ test tiers */

@@ -2,13 +2,11 @@
 /*
  * tiers.c - set-up, the turn, and whether a load is worth it.
  */
-#include "kvmd/tier/tiers.h"
-
-#include <stdio.h>
+#include "kvmd/tier/move.h"
 
 #include "kvmd/lib/clock.h"
+#include "kvmd/lib/err.h"
 #include "kvmd/lib/mem.h"
-#include "kvmd/lib/stats.h"
 
 #define RETRY_NS	2000000ull	/* while something waits for the disk's own budget */
 
@@ -22,14 +20,13 @@ static int make_ram(struct tiers *t, struct uring *u, struct workers *slow,
 	int err = -EINVAL;
 
 	if (kept)
-		err = ram_attach(&t->o.ram, u, slow, keep, kept->table_fd, kept->fd, kept->nr, &ram);
+		err = ram_attach(&t->o.ram, u, slow, keep, kept->table_fd, kept->fd, kept->nr,
+				 &ram);
 	if (err)
 		err = kept && err != -EINVAL ? err : ram_create(&t->o.ram, u, slow, keep, &ram);
-	if (err) {
-		snprintf(msg, n, "RAM tier of %llu bytes: %s", (unsigned long long)t->o.ram.bytes,
-			 strerror(-err));
-		return err;
-	}
+	if (err)
+		return err_text(err, msg, n, "RAM tier of %llu bytes: %s",
+				(unsigned long long)t->o.ram.bytes, strerror(-err));
 	t->ram = ram;
 	return t->o.ram_test ? tier_stack(ram, t->o.ram_test, &t->ram, msg, n) : 0;
 }
@@ -59,10 +56,8 @@ int tiers_create(const struct tiers_opts *o, struct pool *p, struct index *ix, s
 	struct tiers *t = mem_big_alloc(sizeof(*t), true);
 	int err;
 
-	if (!t) {
-		snprintf(msg, msg_bytes, "out of memory for the tiers");
-		return -ENOMEM;
-	}
+	if (!t)
+		return err_text(-ENOMEM, msg, msg_bytes, "out of memory for the tiers");
 	t->pool = p;
 	t->ix = ix;
 	t->o = *o;
@@ -85,13 +80,10 @@ int tiers_create(const struct tiers_opts *o, struct pool *p, struct index *ix, s
 	return 0;
 
 err_destroy:
-	p->lower = NULL;
 	/* The RAM tier's first chunk may be being made. */
 	while (workers_nr_pending(slow))
 		workers_reap(slow);
-	tier_destroy(t->disk);
-	tier_destroy(t->ram);
-	mem_big_free(t, sizeof(*t));
+	tiers_destroy(t);
 	return err;
 }
 
@@ -147,23 +139,17 @@ bool tiers_turn(struct tiers *t, uint64_t now_ns)
 		pump_cleans(t);
 	did |= tiers_lower_turn(t);
 	if (t->load_q.nr || t->ix->ram_out.nr || t->prefetch_head != t->prefetch_tail)
-		t->retry_ns = now_ns + RETRY_NS;
+		tiers_retry(t, now_ns + RETRY_NS);
 	else if (t->arrived_head != t->arrived_tail && t->disk && !t->disk->broken)
-		t->retry_ns = max(now_ns + RETRY_NS, t->ahead_ns);
+		tiers_retry(t, max(now_ns + RETRY_NS, t->ahead_ns));
 	return did;
 }
 
 uint64_t tiers_next_ns(struct tiers *t)
 {
-	uint64_t next = t->retry_ns, at;
+	uint64_t next = clock_earlier(t->retry_ns, t->ram->ops->next_ns(t->ram));
 
-	at = t->ram->ops->next_ns(t->ram);
-	if (at && (!next || at < next))
-		next = at;
-	at = t->disk ? t->disk->ops->next_ns(t->disk) : 0;
-	if (at && (!next || at < next))
-		next = at;
-	return next;
+	return t->disk ? clock_earlier(next, t->disk->ops->next_ns(t->disk)) : next;
 }
 
 /* ------------------------------------------------------------ worth loading? */
@@ -203,13 +189,12 @@ int tiers_check(struct tiers *t, char *msg, size_t msg_bytes)
 		if (b->state == BLK_FREE)
 			continue;
 		if (b->ram && ram_owner(t->ram, b->ram) != id) {
-			snprintf(msg, msg_bytes, "block %u: RAM place %u is block %u's", id, b->ram,
-				 ram_owner(t->ram, b->ram));
-			err = -EUCLEAN;
+			err = err_text(-EUCLEAN, msg, msg_bytes, "block %u: RAM place %u is block "
+				       "%u's", id, b->ram, ram_owner(t->ram, b->ram));
 		} else if (b->disk && (!t->disk || disk_owner(t->disk, b->disk) != id)) {
-			snprintf(msg, msg_bytes, "block %u: disk place %u is block %u's", id, b->disk,
-				 t->disk ? disk_owner(t->disk, b->disk) : 0);
-			err = -EUCLEAN;
+			err = err_text(-EUCLEAN, msg, msg_bytes, "block %u: disk place %u is block "
+				       "%u's", id, b->disk,
+				       t->disk ? disk_owner(t->disk, b->disk) : 0);
 		}
 	}
 	return err;

@@ -24,6 +24,7 @@
 #define KVMD_TIER_TIERS_H
 
 #include "kvmd/index/index.h"
+#include "kvmd/lib/meter.h"
 #include "kvmd/tier/disk.h"
 #include "kvmd/tier/ram.h"
 
@@ -46,22 +47,13 @@ struct move {
 	struct tiers *t;
 	uint8_t kind;			/* enum move_kind */
 	bool fetched;			/* LOAD: the bytes came from disk just now */
-	bool again;			/* FETCH: the second try, verified at once; LOAD: of its bytes */
+	bool again;			/* FETCH: second try, verified at once; LOAD: its bytes */
 	bool loading;			/* FETCH: first half of a load */
 	uint32_t block;			/* record */
 	uint32_t ram;			/* FETCH: the place it goes to */
 	struct gpool *gp;
-	uint64_t start_ns;
 	struct swap_wait *wait;		/* SWAP_* */
 	struct move *next;		/* free list */
-};
-
-/* Bytes per second while there was something to do. */
-struct rate {
-	uint64_t bytes, busy_ns;	/* since the last look */
-	uint64_t since_ns;		/* in flight without a gap since then; 0: nothing is */
-	uint64_t bps;			/* smoothed; 0: not measured yet */
-	uint64_t inflight;		/* bytes */
 };
 
 struct tiers_opts {
@@ -98,15 +90,15 @@ struct tiers {
 	uint64_t arrived[NR_ARRIVED];	/* ring: blocks that came to RAM, to be stored ahead */
 	uint32_t arrived_head, arrived_tail;
 	uint64_t ahead_ns;		/* nothing is stored ahead before then */
-	struct rate out, in, fetch, store;
-	uint64_t nr_done;		/* loads and swaps that ended; sequences look when it changes */
+	struct meter out, in, fetch, store;
+	uint64_t nr_done;		/* loads and swaps ended: sequences look when it changes */
 	bool freed;			/* HBM or RAM got free, or a clean ended: reclaim looks */
 	bool stopping;			/* no new moves */
 	bool ram_short;			/* an allocation in RAM failed since the last turn */
 	bool in_out;			/* blocks that wait for their store are being walked */
 	uint32_t steps;			/* parents walked in this turn */
 	uint32_t dup_scan;		/* cursor over records: copies in RAM that HBM has too */
-	uint32_t drain_scan, drain_quiet; /* disk being drained: cursor, records looked at in vain */
+	uint32_t drain_scan, drain_quiet; /* disk drained: cursor, records looked at in vain */
 	uint64_t drain_ns;		/* ... and not before then */
 	uint64_t now_ns;
 	uint64_t retry_ns;		/* when to look again though nothing happened; 0: no need */
@@ -148,7 +140,7 @@ int tiers_check(struct tiers *t, char *msg, size_t msg_bytes);
 bool tiers_worth(const struct tiers *t, uint64_t ram_bytes, uint64_t disk_bytes, uint64_t tokens,
 		 uint64_t tps);
 
-/* -------------------------------------------------------------- move.c */
+/* -------------------------------------------------------------- load.c */
 
 /*
  * Begin to bring @b (SEALED, no slot) to HBM for somebody who waits; @gp has a free
@@ -161,7 +153,17 @@ void tiers_load(struct tiers *t, struct gpool *gp, struct block *b);
  * are remembered already.
  */
 bool tiers_prefetch(struct tiers *t, const struct block *b);
-/* HBM to RAM: the record gets a RAM place. 0: begun; -EAGAIN: not now; -EPERM: it may not be stored. */
+/* Begin what is queued, as far as the budget goes. True: something began. */
+bool tiers_pump_loads(struct tiers *t);
+/* LOADING: planes of @block that are in place. */
+uint32_t tiers_planes(const struct tiers *t, uint32_t block);
+
+/* -------------------------------------------------------------- move.c */
+
+/*
+ * HBM to RAM: the record gets a RAM place. 0: begun; -EAGAIN: not now; -ENOSPC; -EPERM:
+ * it may not be stored.
+ */
 int tiers_clean(struct tiers *t, struct gpool *gp, struct block *b);
 /* RAM to disk. As tiers_clean(). */
 int tiers_store(struct tiers *t, struct gpool *gp, struct block *b);
@@ -171,10 +173,6 @@ int tiers_store(struct tiers *t, struct gpool *gp, struct block *b);
  */
 int tiers_swap_out(struct tiers *t, struct gpool *gp, struct block *b, struct swap_wait *w);
 int tiers_swap_in(struct tiers *t, struct gpool *gp, struct block *b, struct swap_wait *w);
-/* Begin what is queued, as far as the budget goes. True: something began. */
-bool tiers_pump_loads(struct tiers *t);
-/* LOADING: planes of @block that are in place. */
-uint32_t tiers_planes(const struct tiers *t, uint32_t block);
 extern const struct pool_lower tiers_lower;
 
 /* ------------------------------------------------------------- lower.c */
@@ -210,6 +208,8 @@ void tiers_drop_ram(struct tiers *t, struct block *b);
 
 /* ------------------------------------------------------------- drain.c */
 
+/* RAM is being drained or made smaller: empty its last chunks. True: did something. */
+bool tiers_drain_ram(struct tiers *t);
 /* disk->draining: let go of what it has, a piece; true: there is more to do at once. */
 bool tiers_drain_disk(struct tiers *t);
 

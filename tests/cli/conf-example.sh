@@ -10,36 +10,14 @@
 # per part. Exit status: 0 or 1.
 
 set -u
-root=$(cd "$(dirname "$0")/../.." && pwd)
-O=${O:-${KVMD_BUILD_DIR:-build}}
-case $O in /*) ;; *) O=$root/$O ;; esac
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/kvconf.XXXXXX") || exit 1
-trap 'rm -rf "$tmp"' EXIT
-trap 'exit 1' HUP INT TERM
-failed=0
-bad=0
-
-part()
-{
-	if [ "$bad" -eq 0 ]; then echo "ok $1"; else echo "not ok $1"; failed=1; fi
-	bad=0
-}
-
-fail()
-{
-	echo "FAIL: $*" >&2
-	bad=1
-}
+. "$(dirname "$0")/../script.sh"
+needs kvmd tests/cli/prog_list_conf
 
 accepted()
 {
 	"$O/kvmd" -n -c "$1" >"$tmp/out" 2>&1 || fail "kvmd -n -c $2: $(cat "$tmp/out")"
 	[ ! -s "$tmp/out" ] || fail "kvmd -n -c $2 says: $(cat "$tmp/out")"
 }
-
-for b in kvmd tests/cli/prog_list_conf; do
-	[ -x "$O/$b" ] || { echo "FAIL: no $O/$b: run make build-tests first" >&2; exit 1; }
-done
 
 "$O/tests/cli/prog_list_conf" >"$tmp/keys"
 socket=$(awk '$1 == "daemon" && $2 == "socket" { print $3 }' "$tmp/keys")
@@ -78,4 +56,4 @@ while read -r opt; do
 done <"$tmp/opts"
 part "unit"
 
-exit "$failed"
+finish

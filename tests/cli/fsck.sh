@@ -8,56 +8,31 @@
 # per part. Exit status: 0 or 1.
 
 set -u
-root=$(cd "$(dirname "$0")/../.." && pwd)
-O=${O:-${KVMD_BUILD_DIR:-build}}
-case $O in /*) ;; *) O=$root/$O ;; esac
+. "$(dirname "$0")/../script.sh"
+needs kvmd kvctl
 kvctl=$O/kvctl
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/fsck.XXXXXX") || exit 1
+prog=$kvctl
 daemon=''
-cleanup()
+ended()
 {
 	[ -n "$daemon" ] && kill "$daemon" 2>/dev/null
 	wait 2>/dev/null
-	rm -rf "$tmp"
 }
-trap cleanup EXIT
-trap 'exit 1' HUP INT TERM
-failed=0
-failed_before=0
 unset KVMD_ADMIN_SOCKET
 export KVMD_SOCKET=$tmp/sock
 img=$tmp/disk
 
-part()
+# fsck STATUS ARG...: run kvctl fsck, check its exit status; output in $tmp/out, err.
+fsck()
 {
-	if [ "$failed" -eq "$failed_before" ]; then echo "ok $1"; else echo "not ok $1"; fi
-	failed_before=$failed
-}
-
-fail()
-{
-	echo "FAIL: $*" >&2
-	failed=$((failed + 1))
-}
-
-# run STATUS ARG...: run kvctl fsck, check its exit status; output in $tmp/out, err.
-run()
-{
-	local want=$1 got
+	local status=$1
 	shift
-	"$kvctl" fsck "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
-	got=$?
-	[ "$got" -eq "$want" ] || fail "kvctl fsck $*: exit status $got, not $want: $(cat "$tmp/err")"
+	run "$status" fsck "$@"
 }
 
-has() { grep -qF -- "$2" "$tmp/$1" || fail "no '$2' in $1: $(head -5 "$tmp/$1")"; }
-lacks() { [ ! -s "$tmp/$1" ] || fail "unexpected $1: $(head -5 "$tmp/$1")"; }
 # damage FILE OFFSET: one byte of a copy becomes another.
 damage() { printf '\377' | dd of="$1" bs=1 seek="$2" conv=notrunc status=none; }
 
-for b in kvmd kvctl; do
-	[ -x "$O/$b" ] || { echo "FAIL: no $O/$b: run make build-tests first" >&2; exit 1; }
-done
 if ! dd if=/dev/zero of="$img" bs=4096 count=1 oflag=direct status=none 2>"$tmp/err"; then
 	echo "SKIP: no O_DIRECT here: $(cat "$tmp/err")"
 	exit 77
@@ -66,11 +41,11 @@ rm "$img"
 
 # --------------------------------------------------------------------- usage
 
-run 1 "$tmp/nothing"; has err "$tmp/nothing: No such file"; lacks out
-run 1 /dev/null; has err "/dev/null: neither a file nor a block device"
-run 2 --data; has err "name them"
-run 2 -y "$img"; has err "fsck run takes no --skip-first"
-run 3; has err "no daemon at $tmp/sock.admin"
+fsck 1 "$tmp/nothing"; has err "$tmp/nothing: No such file"; lacks out
+fsck 1 /dev/null; has err "/dev/null: neither a file nor a block device"
+fsck 2 --data; has err "name them"
+fsck 2 -y "$img"; has err "fsck run takes no --skip-first"
+fsck 3; has err "no daemon at $tmp/sock.admin"
 part "usage"
 
 # -------------------------------------------------------------------- a daemon
@@ -95,45 +70,45 @@ daemon=$COPROC_PID
 while ! [ -S "$tmp/sock.admin" ]; do
 	kill -0 "$daemon" 2>/dev/null || { cat "$tmp/log"; fail "kvmd does not start"; exit 1; }
 done
-run 0; has out "everything agrees; records:"
-run 0 -j; has out '"ok": true'
-run 0 "$img"; has err "a daemon has it"; has out clean
-run 0 -j "$img"; has out '"locked": true'
+fsck 0; has out "everything agrees; records:"
+fsck 0 -j; has out '"ok": true'
+fsck 0 "$img"; has err "a daemon has it"; has out clean
+fsck 0 -j "$img"; has out '"locked": true'
 part "a daemon, and its file meanwhile"
 
 kill "$daemon"
 wait "$daemon" || fail "kvmd ended with $?: $(cat "$tmp/log")"
 daemon=''
-run 0 "$img"; lacks err
+fsck 0 "$img"; lacks err
 has out "$img: 12M, file 1 of 1, segments of 1M: 0 sealed, 0 open, 9 free, 0 bad"
 has out "$img: blocks 0 live (0B), 0 dropped, 0 of former epochs, 0 payloads read"
 has out "clean"
-run 0 --data "$img"; has out clean
-run 0 -j "$img"; has out '"clean": true'; has out '"version": 1'; has out '"segments_free": 9'
+fsck 0 --data "$img"; has out clean
+fsck 0 -j "$img"; has out '"clean": true'; has out '"version": 1'; has out '"segments_free": 9'
 part "a sound file"
 
 # ---------------------------------------------------------------------- damage
 
 cp "$img" "$tmp/copy"
 damage "$tmp/copy" 100
-run 1 "$tmp/copy"; has out "fault: $tmp/copy: offset 0: superblock A: wrong CRC"; has out "1 faults"
-run 1 -j "$tmp/copy"
+fsck 1 "$tmp/copy"; has out "fault: $tmp/copy: offset 0: superblock A: wrong CRC"; has out "1 faults"
+fsck 1 -j "$tmp/copy"
 has out '"offset_bytes": 0'; has out '"clean": false'; has out '"nr_faults": 1'
 damage "$tmp/copy" 4200
-run 1 "$tmp/copy"; has out "no right superblock"; has out "2 faults"
+fsck 1 "$tmp/copy"; has out "no right superblock"; has out "2 faults"
 cp "$img" "$tmp/copy"
 damage "$tmp/copy" 8292		# in the space table, where nothing was
-run 1 "$tmp/copy"; has out "offset 8192: space 0, copy A: no magic number"
+fsck 1 "$tmp/copy"; has out "offset 8192: space 0, copy A: no magic number"
 cp "$img" "$tmp/copy"
 damage "$tmp/copy" 2105344
-run 1 "$tmp/copy"; has out "offset 2105344: head of segment 0: no magic number"
+fsck 1 "$tmp/copy"; has out "offset 2105344: head of segment 0: no magic number"
 has out "8 free, 1 bad"
 cp "$img" "$tmp/copy"
 truncate -s 5M "$tmp/copy"
-run 1 "$tmp/copy"; has out "offset 5242880: the file ends here"; has out truncated
-run 1 "$img" "$tmp/copy"; has out "the number of another file of its set"
+fsck 1 "$tmp/copy"; has out "offset 5242880: the file ends here"; has out truncated
+fsck 1 "$img" "$tmp/copy"; has out "the number of another file of its set"
 printf 'not ours' >"$tmp/copy"
-run 1 "$tmp/copy"; has out "superblock A: the file ends before it"
+fsck 1 "$tmp/copy"; has out "superblock A: the file ends before it"
 part "damage, with its offset"
 
-exit $((failed != 0))
+finish

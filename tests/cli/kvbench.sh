@@ -7,81 +7,47 @@
 # Prints "ok NAME", "not ok NAME" or "SKIP: REASON" per part. Exit status: 0 or 1.
 
 set -u
-root=$(cd "$(dirname "$0")/../.." && pwd)
-O=${O:-${KVMD_BUILD_DIR:-build}}
-case $O in /*) ;; *) O=$root/$O ;; esac
-kvbench=$O/kvbench
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/kvb.XXXXXX") || exit 1
-trap 'rm -rf "$tmp"' EXIT
-trap 'exit 1' HUP INT TERM
-failed=0
-failed_before=0
+. "$(dirname "$0")/../script.sh"
+needs kvbench
+prog=$O/kvbench
+# Its files are in ours, and none is left.
+TMPDIR=$tmp
+export TMPDIR
 
-# part NAME: what came since the last part is over.
-part()
+# bench STATUS ARG...: run kvbench, check its exit status; output in $tmp/out, err.
+bench()
 {
-	if [ "$failed" -eq "$failed_before" ]; then echo "ok $1"; else echo "not ok $1"; fi
-	failed_before=$failed
-}
-
-fail()
-{
-	echo "FAIL: $*" >&2
-	failed=$((failed + 1))
-}
-
-# run STATUS ARG...: run kvbench, check its exit status; output in $tmp/out, err.
-run()
-{
-	want=$1
-	shift
-	TMPDIR=$tmp "$kvbench" "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
-	got=$?
-	[ "$got" -eq "$want" ] || fail "kvbench $*: exit status $got, not $want: $(cat "$tmp/err")"
+	run "$@"
 	left=$(find "$tmp" -mindepth 1 -name 'kvbench.*')
-	[ -z "$left" ] || fail "kvbench $*: left $left"
+	[ -z "$left" ] || fail "$what: left $left"
 }
-
-# has FILE TEXT: the file has the text, taken literally.
-has()
-{
-	grep -qF -- "$2" "$tmp/$1" || fail "no '$2' in $1: $(head -5 "$tmp/$1")"
-}
-
-# lacks FILE: the file is empty.
-lacks()
-{
-	[ ! -s "$tmp/$1" ] || fail "unexpected $1: $(head -5 "$tmp/$1")"
-}
-
-[ -x "$kvbench" ] || { echo "FAIL: no $kvbench: run make first" >&2; exit 1; }
 
 # ------------------------------------------------------------ help and usage
 
-run 0 --help; has out "usage: kvbench "; lacks err
+bench 0 --help; has out "usage: kvbench "; lacks err
 for name in ring ops wake idle hash peers big tier; do
 	has out "  $name "
 done
-run 0 --version; has out "kvbench "
-run 2 nonsense; has err "no part 'nonsense'"; lacks out
-run 2 --nonsense; has err "unrecognized option '--nonsense'"; has err "Try 'kvbench --help'."
-run 2 --rounds 0; has err "--rounds: '0' is not a number from 1 to 1000"
-run 2 --rounds many; has err "--rounds: 'many'"
-run 2 --blocks 1; has err "--blocks: '1' is not a number from 4096 to 1G"
-run 1 --quick --dir "$tmp/none" tier; has err "$tmp/none: No such file or directory"; lacks out
-run 1 --quick --kvmd "$tmp/nothing" ring; has err "no session"; lacks out
+bench 0 --version; has out "kvbench "
+bench 2 nonsense; has err "no part 'nonsense'"; lacks out
+bench 2 --nonsense; has err "unrecognized option '--nonsense'"; has err "Try 'kvbench --help'."
+bench 2 --rounds 0; has err "--rounds: '0' is not a number from 1 to 1000"
+bench 2 --rounds many; has err "--rounds: 'many'"
+bench 2 --blocks 1; has err "--blocks: '1' is not a number from 4096 to 1G"
+bench 1 --quick --dir "$tmp/none" tier; has err "$tmp/none: No such file or directory"; lacks out
+bench 1 --quick --kvmd "$tmp/nothing" ring; has err "no session"; lacks out
 part "help and usage"
 
 # ------------------------------------------------------------ keys alone
 
-run 0 --quick --json hash
+bench 0 --quick --json hash
 has out '"hash_over_sha256":'
 has out '"chain_extend_speedup":'
 part "hash"
 
 # ------------------------------------------------------------ the whole, short
 
-run 0 --quick --json
+bench 0 --quick --json
 for key in echo_rtt_ns nop_rtt_ns nop_rtt_over_echo batch32_ops_per_s batch32_over_echo \
 	open100_over_floor open1000_over_floor alloc256_over_floor publish100_over_floor \
 	wake_over_futex metadata_bytes_per_block idle_cpu_ticks_10s send_syscalls; do
@@ -106,5 +72,4 @@ END
 fi
 part "quick"
 
-[ "$failed" -eq 0 ] || { echo "$failed checks failed" >&2; exit 1; }
-exit 0
+finish

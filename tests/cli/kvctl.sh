@@ -7,61 +7,26 @@
 # per part. Exit status: 0 or 1.
 
 set -u
-root=$(cd "$(dirname "$0")/../.." && pwd)
-O=${O:-${KVMD_BUILD_DIR:-build}}
-case $O in /*) ;; *) O=$root/$O ;; esac
+. "$(dirname "$0")/../script.sh"
+needs kvmd kvctl tests/cli/prog_engine
 kvctl=$O/kvctl
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/kvctl.XXXXXX") || exit 1
+prog=$kvctl
 daemon='' engine='' recorder=''
-cleanup()
+ended()
 {
 	[ -n "$recorder" ] && kill "$recorder" 2>/dev/null
 	[ -n "$engine" ] && kill "$engine" 2>/dev/null
 	[ -n "$daemon" ] && kill "$daemon" 2>/dev/null
 	wait 2>/dev/null
-	rm -rf "$tmp"
 }
-trap cleanup EXIT
-trap 'exit 1' HUP INT TERM
-failed=0
-failed_before=0
 unset KVMD_ADMIN_SOCKET
 export KVMD_SOCKET=$tmp/sock
 
-part()
-{
-	if [ "$failed" -eq "$failed_before" ]; then echo "ok $1"; else echo "not ok $1"; fi
-	failed_before=$failed
-}
-
-fail()
-{
-	echo "FAIL: $*" >&2
-	failed=$((failed + 1))
-}
-
-# run STATUS ARG...: run kvctl, check its exit status; output in $tmp/out, err.
-run()
-{
-	local want=$1 got
-	shift
-	"$kvctl" "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
-	got=$?
-	[ "$got" -eq "$want" ] || fail "kvctl $*: exit status $got, not $want: $(cat "$tmp/err")"
-}
-
-has() { grep -qF -- "$2" "$tmp/$1" || fail "no '$2' in $1: $(head -5 "$tmp/$1")"; }
-hasnt() { ! grep -qF -- "$2" "$tmp/$1" || fail "'$2' in $1"; }
-lacks() { [ ! -s "$tmp/$1" ] || fail "unexpected $1: $(head -5 "$tmp/$1")"; }
 # line TEXT: a whole line of the output, blanks squeezed.
 line() { tr -s ' ' <"$tmp/out" | sed 's/^ //; s/ $//' | grep -qxF -- "$1" ||
 	fail "no line '$1' in: $(head -8 "$tmp/out")"; }
 # key SEED I: the key of block I of the engine's chain SEED.
 key() { printf '%08x%08x%048d' "$1" "$2" 0; }
-
-for b in kvmd kvctl tests/cli/prog_engine; do
-	[ -x "$O/$b" ] || { echo "FAIL: no $O/$b: run make build-tests first" >&2; exit 1; }
-done
 
 # ------------------------------------------------------------ without a daemon
 
@@ -160,8 +125,8 @@ run 0
 line "clients 0 sessions (0 dying), 0 sequences, 0 spaces, 1 tenants"
 line "hbm 0B of 1M in slabs: 0B leased, 0B cached, 0B free"
 line "tokens 0 asked"
-run 0 dev; line "DEVICE KIND BUDGET USED SLABS GRACE"; line "host-0 host 1M 0B 0 0ms"
-run 0 dev -n -b -o device,budget; line "host-0 1048576"; hasnt out DEVICE
+run 0 dev; line "DEVICE KIND STATE BUDGET USED SLABS GRACE"; line "host-0 host up 1M 0B 0 0ms"
+run 0 dev -n -b -o device,budget; line "host-0 1048576"; lacks out DEVICE
 run 0 client; line "SESSION PID LABEL TENANT SPACE STATE SEQS WAITING STEP ENTRIES HIT% QUIET"
 run 2 client -o pid,odd; has err "no column 'odd'; there are session pid"
 run 2 stat -o odd; has err "no column 'odd'"
@@ -177,7 +142,7 @@ run 1 client show 77; has err "no session 77"
 run 1 slab show 0; has err "no slab 0"
 run 1 -j slab show 0; has out '"message": "no slab 0'
 run 0 conf reload; has out reloaded
-run 0 tier; line "TIER STATE SIZE USED FREE BLOCKS FLIGHT IN/S OUT/S PAGES MESSAGE"; hasnt out ram
+run 0 tier; line "TIER STATE SIZE USED FREE BLOCKS FLIGHT IN/S OUT/S PAGES MESSAGE"; lacks out ram
 run 1 tier show ram; has err "there is no ram tier: set ram.bytes"
 run 1 tier drain ram; has err "there is no ram tier"
 run 1 tier drain "$tmp/file"; has err "there is no disk tier"
@@ -241,7 +206,7 @@ line "1 $engine eng-1 default llama:8b live 2 3 20.0"
 run 0 client show 1; line "pid $engine"; line "RANK PID UID CONNECTED"; line "0 $engine $(id -u) yes"
 run 0 seq -o session,seq,state,tokens,positions; line "1 1 live 960 60"; line "1 2 live 1600 100"
 run 0 seq --session 1 --limit 1 -n -o seq; line 1; has err "there is more: --offset"
-run 0 seq show 1 1 --limit 2; line "tokens 960"; line "0 1 1 sealed 1"; hasnt out "2 3 3"
+run 0 seq show 1 1 --limit 2; line "tokens 960"; line "0 1 1 sealed 1"; lacks out "2 3 3"
 run 1 seq show 1 0; has err "no such sequence"
 run 0 space -o space,tenant,epoch,sessions,leased,idle; line "llama:8b default 0 1 160 0"
 run 0 space show "llama:8b"; line "sealed 160"; line "0 full 1 4K 16 4K 191 257 160 0 31 5 10 0 lru"
@@ -353,7 +318,7 @@ part "the end"
 
 if ! dd if=/dev/zero of="$tmp/probe" bs=4096 count=1 oflag=direct 2>/dev/null; then
 	echo "SKIP: $tmp takes no O_DIRECT: no disk tier"
-	exit $((failed != 0))
+	finish
 fi
 cat >>"$tmp/conf" <<EOF
 [ram]
@@ -410,7 +375,7 @@ has out disk
 [ "$(tier_cell ram blocks)" -ge 345 ] || fail "blocks in RAM: $("$kvctl" tier)"
 run 0 tier show ram; line "small_pages 16M"; line "locked 0B"
 run 0 tier show disk; line "FILE KIND STATE SIZE USED LIVE"; has out "$tmp/one.img"
-run 0 tier show hbm; line "state ok"; hasnt out chunk
+run 0 tier show hbm; line "state ok"; lacks out chunk
 run 0 status; has out "ram "; has out "of 16M used"
 run 0 explain "llama:8b" "$(key 1 0)" "$(key 1 1)" -n -o position,hit,tier
 line "0 yes ram"; line "1 yes ram"
@@ -444,7 +409,7 @@ run 1 prefetch nope "$tmp/keys"; has err "no space 'nope'"
 run 1 prefetch "llama:8b" --group 2 "$tmp/keys"; has err "no group 2"
 echo 12 >"$tmp/keys"; run 2 prefetch "llama:8b" "$tmp/keys"; has err "'12' is no key"
 tell "willneed 3 100" "ok 100"
-run 0 stat list -n -o name,value; hasnt out "blocks_prefetched 0"
+run 0 stat list -n -o name,value; lacks out "blocks_prefetched 0"
 part "prefetch"
 
 run 0 tier drain -w ram; line "ram: drained"; lacks err
@@ -480,4 +445,4 @@ run 1 space raise "llama:8b" --epoch 7; has err "a new one must be higher"
 stop TERM
 part "a raised epoch outlives the daemon"
 
-exit $((failed != 0))
+finish

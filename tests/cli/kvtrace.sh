@@ -8,51 +8,9 @@
 # Prints "ok NAME", "not ok NAME" or "SKIP: REASON" per part. Exit status: 0 or 1.
 
 set -u
-root=$(cd "$(dirname "$0")/../.." && pwd)
-O=${O:-${KVMD_BUILD_DIR:-build}}
-case $O in /*) ;; *) O=$root/$O ;; esac
-kvtrace=$O/kvtrace
-traces=${KVMD_TRACES:-$root/../shared/traces}
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/kvtrace.XXXXXX") || exit 1
-trap 'rm -rf "$tmp"' EXIT
-trap 'exit 1' HUP INT TERM
-failed=0
-failed_before=0
-
-# part NAME: what came since the last part is over.
-part()
-{
-	if [ "$failed" -eq "$failed_before" ]; then echo "ok $1"; else echo "not ok $1"; fi
-	failed_before=$failed
-}
-
-fail()
-{
-	echo "FAIL: $*" >&2
-	failed=$((failed + 1))
-}
-
-# run STATUS ARG...: run kvtrace, check its exit status; output in $tmp/out, err.
-run()
-{
-	want=$1
-	shift
-	"$kvtrace" "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
-	got=$?
-	[ "$got" -eq "$want" ] || fail "kvtrace $*: exit status $got, not $want: $(cat "$tmp/err")"
-}
-
-# has FILE TEXT: the file has the text, taken literally.
-has()
-{
-	grep -qF -- "$2" "$tmp/$1" || fail "no '$2' in $1: $(head -5 "$tmp/$1")"
-}
-
-# lacks FILE: the file is empty.
-lacks()
-{
-	[ ! -s "$tmp/$1" ] || fail "unexpected $1: $(head -5 "$tmp/$1")"
-}
+. "$(dirname "$0")/../script.sh"
+needs kvtrace
+prog=$O/kvtrace
 
 # field NAME VALUE: a line of `kvtrace info`.
 field()
@@ -65,8 +23,6 @@ same()
 {
 	cmp -s "$1" "$2" || fail "$3"
 }
-
-[ -x "$kvtrace" ] || { echo "FAIL: no $kvtrace: run make first" >&2; exit 1; }
 
 # ------------------------------------------------------------ help and usage
 
@@ -122,7 +78,7 @@ cp "$tmp/out" "$tmp/info"
 field requests 500 gen
 run 0 info "$tmp/ids"; lacks err; same "$tmp/out" "$tmp/info" "info: ids and runs differ"
 run 0 info "$tmp/b.jsonl.gz"; same "$tmp/out" "$tmp/info" "info: gzip differs"
-"$kvtrace" info - <"$tmp/a" >"$tmp/out" || fail "info -: exit status $?"
+"$prog" info - <"$tmp/a" >"$tmp/out" || fail "info -: exit status $?"
 same "$tmp/out" "$tmp/info" "info: standard input differs"
 
 # What was asked for is what comes out.
@@ -162,7 +118,7 @@ printf '%s\n' "$good" '{"timestamp":0,"input_length":512,"output_length":1,"hash
 run 0 info -j "$tmp/odd"; has err "ids are not prefix ids"
 has out '"accesses_with_other_parent":1'; has out '"requests_back_in_time":1'
 if [ -c /dev/full ]; then
-	"$kvtrace" info "$tmp/a" >/dev/full 2>"$tmp/err"
+	"$prog" info "$tmp/a" >/dev/full 2>"$tmp/err"
 	[ $? -eq 1 ] || fail "info >/dev/full: exit status is not 1"
 	has err "standard output: No space left on device"
 fi
@@ -176,9 +132,7 @@ for key in schema file block_tokens requests sessions span_ns input_tokens block
 	chain_blocks reuse_ns reuse_requests bad_lines warnings; do
 	has out "\"$key\":"
 done
-if command -v python3 >/dev/null 2>&1; then
-	python3 -c 'import json, sys; json.load(sys.stdin)' <"$tmp/out" || fail "info -j: not JSON"
-fi
+is_json
 part "json"
 
 # ------------------------------------------------------------ sample traces
@@ -211,5 +165,4 @@ else
 	echo "SKIP: no sample traces in $traces (KVMD_TRACES)"
 fi
 
-[ "$failed" -eq 0 ] || { echo "$failed checks failed" >&2; exit 1; }
-exit 0
+finish

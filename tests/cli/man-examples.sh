@@ -14,41 +14,18 @@
 # Prints "ok NAME" or "not ok NAME" per page. Exit status: 0 or 1.
 
 set -u
-root=$(cd "$(dirname "$0")/../.." && pwd)
-O=${O:-${KVMD_BUILD_DIR:-build}}
-case $O in /*) ;; *) O=$root/$O ;; esac
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/kvman.XXXXXX") || exit 1
+. "$(dirname "$0")/../script.sh"
+needs kvmd kvctl kvtrace kvbench libkvclient.a tests/cli/prog_engine
 daemon='' engine=''
-cleanup()
+ended()
 {
 	[ -n "$engine" ] && kill "$engine" 2>/dev/null
 	[ -n "$daemon" ] && kill "$daemon" 2>/dev/null
 	wait 2>/dev/null
-	rm -rf "$tmp"
 }
-trap cleanup EXIT
-trap 'exit 1' HUP INT TERM
-failed=0
-bad=0
 unset KVMD_ADMIN_SOCKET
 
-part()
-{
-	if [ "$bad" -eq 0 ]; then echo "ok $1"; else echo "not ok $1"; failed=1; fi
-	bad=0
-}
-
-fail()
-{
-	echo "FAIL: $*" >&2
-	bad=1
-}
-
-for b in kvmd kvctl kvtrace kvbench libkvclient.a tests/cli/prog_engine; do
-	[ -e "$O/$b" ] || { echo "FAIL: no $O/$b: run make build-tests first" >&2; exit 1; }
-done
-
-case ${KVMD_TEST_D:-} in
+case $D in
 asan) san=-fsanitize=address,undefined ;;
 ubsan) san=-fsanitize=undefined ;;
 tsan) san=-fsanitize=thread ;;
@@ -198,4 +175,4 @@ wait "$daemon" || fail "README.md: kvmd ended with $?: $(cat "$tmp/log")"
 daemon=''
 part "README.md"
 
-exit "$failed"
+finish

@@ -16,7 +16,7 @@
 void actor_space(struct kvc_space *s, uint32_t space)
 {
 	plain_space(s, space ? "crash-b" : "crash-a", ACTOR_SLOTS);
-	s->group[0].plane_bytes = 16384;
+	s->group[0].plane_bytes = test_bytes(16384);
 	if (space) {			/* gathered from four places: 64 KiB */
 		s->nr_shards = 2;
 		s->group[0].planes = 2;

@@ -179,7 +179,7 @@ static void live_and_die(struct hd *d)
 
 	for (unsigned i = 0; i < ACTOR_SPACES; i++) {
 		seeds[i] = (test_random(&rnd) & ~1ull) | i;
-		peer_start(&p[i], d, act, &seeds[i]);
+		peer_start(&p[i], d, act, &seeds[i], sizeof(seeds[i]));
 	}
 	/* Whoever is first: a limit reached, or the end. The others are working then. */
 	if (hear(&p[below(ACTOR_SPACES)]) == 1)
@@ -220,7 +220,7 @@ static uint64_t look_at_all(struct hd *d, uint64_t least)
 	for (uint32_t i = 0; i < ACTOR_SPACES; i++) {
 		struct peer p;
 
-		peer_start(&p, d, verify, &i);
+		peer_start(&p, d, verify, &i, sizeof(i));
 		T_EQ(hear(&p), 0);
 		recovered(d);
 		say(&p, 0);

@@ -136,7 +136,7 @@ static void start_actor(struct hd *d, struct peer *p, uint32_t space)
 {
 	uint64_t seed = (test_random(&rnd) & ~1ull) | space;
 
-	peer_start(&p[space], d, act, &seed);
+	peer_start(&p[space], d, act, &seed, sizeof(seed));
 }
 
 /* A word of an actor; one that could not go on is followed by another. */
@@ -167,7 +167,7 @@ static void kill_once(struct hd *d, struct peer *p)
 	pid_t pid = hd_daemon_pid(d);
 	struct peer v;
 
-	peer_start(&v, d, victim, &seed);
+	peer_start(&v, d, victim, &seed, sizeof(seed));
 	T_EQ(hear(&v), 1);
 	if (*deaths[death].point)
 		arm(d, deaths[death].point, 1 + (uint32_t)below(deaths[death].most));
@@ -227,7 +227,7 @@ START_TEST(killed_and_resumed)
 	while (strstr(hd_ask(&d, "client list"), "\"session\":"))
 		;			/* what the actors held is on its way back */
 	for (uint32_t i = 0; i < ACTOR_SPACES; i++) {
-		peer_start(&v, &d, verify, &i);
+		peer_start(&v, &d, verify, &i, sizeof(i));
 		T_EQ(hear(&v), 0);
 		peer_end(&v);
 	}

@@ -106,7 +106,7 @@ static uint64_t look(peer_fn *fn, uint32_t space)
 	struct peer p;
 	uint64_t nr;
 
-	peer_start(&p, &d, fn, &space);
+	peer_start(&p, &d, fn, &space, sizeof(space));
 	T_EQ(hear(&p), 0);
 	recovered();
 	say(&p, 0);
@@ -181,7 +181,7 @@ static void setup(void)
 	hd_conf(&d, text);
 	hd_run(&d);
 	for (uint32_t i = 0; i < ACTOR_SPACES; i++)
-		peer_start(&p[i], &d, work, &i);
+		peer_start(&p[i], &d, work, &i, sizeof(i));
 	for (uint32_t i = 0; i < ACTOR_SPACES; i++) {
 		T_EQ(hear(&p[i]), 0);
 		peer_end(&p[i]);

@@ -62,7 +62,7 @@ static void honest(struct kvc *k, uint32_t stream)
 
 START_TEST(killed_again_and_again)
 {
-	uint64_t rnd = test_seed(), rounds = test_fuzz_runs(30);
+	uint64_t rnd = test_seed(), rounds = test_fuzz_runs(test_cuda() ? 6 : 30);
 	struct peer p[VICTIMS];
 	struct kvc_space s;
 	struct kvc *k;
@@ -78,7 +78,7 @@ START_TEST(killed_again_and_again)
 		for (unsigned v = 0; v < VICTIMS; v++) {
 			uint64_t seed = test_random(&rnd);
 
-			peer_start(&p[v], &d, victim, &seed);
+			peer_start(&p[v], &d, victim, &seed, sizeof(seed));
 		}
 		for (unsigned v = 0; v < VICTIMS; v++)
 			T_EQ(hear(&p[v]), 1);

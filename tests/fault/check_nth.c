@@ -91,7 +91,7 @@ static void witness(struct peer *me, struct hd *hd, void *arg)
 START_TEST(the_nth_fails)
 {
 	const char *site = sites[_i];
-	char line[64], one[] = "one", two[] = "two";
+	char line[64];
 	struct kvc *k;
 	struct kvc_space s;
 	struct peer p, w;
@@ -100,12 +100,12 @@ START_TEST(the_nth_fails)
 	hd_start(&d, "[pool]\npolicy = lru\nslab_bytes = 256K\nblocks = 512\nwmark_low = 0\n"
 		 "wmark_high = 0\nslab_deadline = 5ms\nalloc_timeout = 50ms\n"
 		 "[device host-0]\nbytes = 1280K\n");
-	peer_start(&w, &d, witness, (void *)(uintptr_t)site);
+	peer_start(&w, &d, witness, site, strlen(site) + 1);
 	for (unsigned n = 1;; n++) {
 		T_EQ(hear(&w), 1);
 		snprintf(line, sizeof(line), "fault arm spec=%s:nth=%u", site, n);
 		T(!strstr(hd_ask(&d, line), "error"));
-		peer_start(&p, &d, scenario, n % 2 ? one : two);
+		peer_start(&p, &d, scenario, n % 2 ? "one" : "two", 4);
 		peer_end(&p);
 		if (!hits(site))
 			break;

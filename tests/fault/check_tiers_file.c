@@ -7,6 +7,7 @@
  * what is served is right, and the daemon says which file and where.
  */
 #include "tests/fault/tiers_rig.h"
+#include "tests/quiet.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -25,8 +26,8 @@ static void get(void *p, size_t bytes, uint64_t off)
 {
 	int fd = open(r.path, O_RDONLY);
 
-	ck_assert_int_ge(fd, 0);
-	ck_assert_int_eq(pread(fd, p, bytes, (off_t)off), (ssize_t)bytes);
+	quiet_assert_int_ge(fd, 0);
+	quiet_assert_int_eq(pread(fd, p, bytes, (off_t)off), (ssize_t)bytes);
 	close(fd);
 }
 
@@ -34,8 +35,8 @@ static void put(const void *p, size_t bytes, uint64_t off)
 {
 	int fd = open(r.path, O_WRONLY);
 
-	ck_assert_int_ge(fd, 0);
-	ck_assert_int_eq(pwrite(fd, p, bytes, (off_t)off), (ssize_t)bytes);
+	quiet_assert_int_ge(fd, 0);
+	quiet_assert_int_eq(pwrite(fd, p, bytes, (off_t)off), (ssize_t)bytes);
 	close(fd);
 }
 

@@ -14,6 +14,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "tests/quiet.h"
+
 #define TEXT_BYTES	2048
 
 struct section {
@@ -118,17 +120,17 @@ START_TEST(damaged_files_are_refused_with_their_line)
 	for (i = 0; i < runs; i++) {
 		memcpy(text, good, sizeof(good) - 1);
 		len = i ? damage(text, sizeof(good) - 1) : sizeof(good) - 1;
-		ck_assert_int_eq(ftruncate(fd, (off_t)len), 0);
-		ck_assert_int_eq(pwrite(fd, text, len, 0), (ssize_t)len);
+		quiet_assert_int_eq(ftruncate(fd, (off_t)len), 0);
+		quiet_assert_int_eq(pwrite(fd, text, len, 0), (ssize_t)len);
 		memset(s, 0, sizeof(s));
 		msg[0] = '\0';
 		err = conf_load(&table, s, path, msg, sizeof(msg));
-		ck_assert(err == 0 || err == -EINVAL);
-		ck_assert_msg(err || i, "%s", msg);
+		quiet_assert(err == 0 || err == -EINVAL);
+		quiet_assert_msg(err || i, "%s", msg);
 		/* An error names the file and a line; success says nothing. */
-		ck_assert(!err == !msg[0]);
-		ck_assert(!err || !strncmp(msg, path, strlen(path)));
-		ck_assert(!err || strtoul(msg + strlen(path) + 1, NULL, 10) > 0);
+		quiet_assert(!err == !msg[0]);
+		quiet_assert(!err || !strncmp(msg, path, strlen(path)));
+		quiet_assert(!err || strtoul(msg + strlen(path) + 1, NULL, 10) > 0);
 		conf_release(&table, "tenant", &s[1]);
 	}
 	close(fd);

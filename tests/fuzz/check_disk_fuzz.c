@@ -15,6 +15,7 @@
 
 #include "tests/disk_image.h"
 #include "tests/harness.h"
+#include "tests/quiet.h"
 
 #define MAX_WALKS	50000ull	/* of files, in the long run */
 
@@ -51,13 +52,13 @@ static void super_in_bounds(const struct disk_super *s)
 {
 	uint64_t end;
 
-	ck_assert(s->nr_segments && s->nr_headers && s->segment_bytes);
-	ck_assert_uint_le(disk_summary_at(s, s->nr_segments), s->data_off);
-	ck_assert(!__builtin_mul_overflow(s->segment_bytes, s->nr_segments, &end));
-	ck_assert(!__builtin_add_overflow(end, s->data_off, &end));
-	ck_assert_uint_le(end, INT64_MAX);
-	ck_assert_uint_le(4096 + (uint64_t)s->nr_headers * 128, s->summary_bytes);
-	ck_assert_uint_le((uint64_t)s->nr_segments * s->nr_headers, DISK_MAX_HEADERS);
+	quiet_assert(s->nr_segments && s->nr_headers && s->segment_bytes);
+	quiet_assert_uint_le(disk_summary_at(s, s->nr_segments), s->data_off);
+	quiet_assert(!__builtin_mul_overflow(s->segment_bytes, s->nr_segments, &end));
+	quiet_assert(!__builtin_add_overflow(end, s->data_off, &end));
+	quiet_assert_uint_le(end, INT64_MAX);
+	quiet_assert_uint_le(4096 + (uint64_t)s->nr_headers * 128, s->summary_bytes);
+	quiet_assert_uint_le((uint64_t)s->nr_segments * s->nr_headers, DISK_MAX_HEADERS);
 }
 
 /* @x was right; damaged, with and without a new CRC. Then @bounds must hold if it is fine. */
@@ -67,7 +68,7 @@ static void super_in_bounds(const struct disk_super *s)
 	if (below(2)) { \
 		finish(&x); \
 	} else if (memcmp(&x, &orig, sizeof(x))) { \
-		ck_assert_int_ne(check, DISK_FINE); \
+		quiet_assert_int_ne(check, DISK_FINE); \
 		break; \
 	} \
 	if ((check) == DISK_FINE) \
@@ -94,22 +95,22 @@ START_TEST(checks_hold)
 		DAMAGED(disk_super, s, disk_super_finish, disk_super_check(&x),
 			super_in_bounds(&x));
 		DAMAGED(disk_space, sp, disk_space_finish, disk_space_check(&x, IMAGE_SPACE), {
-			ck_assert_uint_lt(strnlen(x.name, sizeof(x.name)), sizeof(x.name));
-			ck_assert_uint_lt(strnlen(x.tenant, sizeof(x.tenant)), sizeof(x.tenant));
-			ck_assert(x.nr_groups && x.nr_groups <= KVMD_MAX_GROUPS);
-			ck_assert(x.nr_shards && x.nr_shards <= KVMD_MAX_SHARDS);
+			quiet_assert_uint_lt(strnlen(x.name, sizeof(x.name)), sizeof(x.name));
+			quiet_assert_uint_lt(strnlen(x.tenant, sizeof(x.tenant)), sizeof(x.tenant));
+			quiet_assert(x.nr_groups && x.nr_groups <= KVMD_MAX_GROUPS);
+			quiet_assert(x.nr_shards && x.nr_shards <= KVMD_MAX_SHARDS);
 		});
 		DAMAGED(disk_head, h, disk_head_finish, disk_head_check(&s, &x, 1), {
-			ck_assert_uint_eq(x.seg, 1);
-			ck_assert_uint_lt(x.state, NR_DISK_SEG_STATE);
-			ck_assert_uint_le(x.nr, s.nr_headers);
-			ck_assert_uint_le(x.nr_bad, DISK_MAX_BAD);
+			quiet_assert_uint_eq(x.seg, 1);
+			quiet_assert_uint_lt(x.state, NR_DISK_SEG_STATE);
+			quiet_assert_uint_le(x.nr, s.nr_headers);
+			quiet_assert_uint_le(x.nr_bad, DISK_MAX_BAD);
 		});
 		DAMAGED(disk_header, b, disk_header_finish,
 			disk_header_check(&s, &x, 1, b.generation), {
-			ck_assert_uint_le((uint64_t)x.off * 4096 + x.bytes, s.segment_bytes);
-			ck_assert(x.bytes && x.space < DISK_MAX_SPACES);
-			ck_assert_uint_lt(x.group, KVMD_MAX_GROUPS);
+			quiet_assert_uint_le((uint64_t)x.off * 4096 + x.bytes, s.segment_bytes);
+			quiet_assert(x.bytes && x.space < DISK_MAX_SPACES);
+			quiet_assert_uint_lt(x.group, KVMD_MAX_GROUPS);
 		});
 	}
 	image_remove(&im);
@@ -121,7 +122,7 @@ END_TEST
 static void on_fault(void *ctx, uint64_t off, const char *text)
 {
 	(void)off;
-	ck_assert(text[0]);
+	quiet_assert(text[0]);
 	++*(uint64_t *)ctx;
 }
 
@@ -131,8 +132,8 @@ static uint64_t faults_of(struct image *im, bool data)
 	uint64_t nr = 0;
 	struct fsck_ops ops = { .data = data, .fault = on_fault, .ctx = &nr };
 
-	ck_assert_int_eq(fsck_walk(im->path, &ops, &f), 0);
-	ck_assert_uint_eq(nr, f.nr_faults);
+	quiet_assert_int_eq(fsck_walk(im->path, &ops, &f), 0);
+	quiet_assert_uint_eq(nr, f.nr_faults);
 	return nr;
 }
 
@@ -181,7 +182,7 @@ START_TEST(one_flipped_bit_is_a_fault)
 		image_get(&im, &was, 1, at);
 		c = was ^ (unsigned char)(1u << below(8));
 		image_put(&im, &c, 1, at);
-		ck_assert_msg(faults_of(&im, payload), "offset %llu", (unsigned long long)at);
+		quiet_assert_msg(faults_of(&im, payload), "offset %llu", (unsigned long long)at);
 		image_put(&im, &was, 1, at);
 	}
 	image_remove(&im);

@@ -53,7 +53,7 @@ START_TEST(killed_at_every_operation)
 	hd_start(&d, POOL SLAB PATIENT);
 	k = plain_client(&d, "sp", POINT_SLOTS);
 	open_extend(k, 1, POINT_KEPT, 40);
-	peer_start(&p, &d, at_point, (void *)(uintptr_t)pt);
+	peer_start(&p, &d, at_point, pt, sizeof(*pt));
 	T_EQ(hear(&p), 1);
 	peer_kill(&p);
 	/* Others go on as if nothing had happened. */
@@ -92,7 +92,7 @@ START_TEST(memory_of_the_dead_waits_for_the_grace)
 
 	hd_start(&d, POOL SLAB PATIENT "[device host-0]\ngrace = 1h\n");
 	k = plain_client(&d, "sp", 16);
-	peer_start(&p, &d, holder, NULL);
+	peer_start(&p, &d, holder, NULL, 0);
 	T_EQ(hear(&p), 1);
 	peer_kill(&p);
 	hd_said(&d, "ended");
@@ -112,7 +112,7 @@ START_TEST(memory_of_the_dead_comes_back_after_the_grace)
 
 	hd_start(&d, POOL SLAB PATIENT "[device host-0]\ngrace = 300ms\n");
 	k = plain_client(&d, "sp", 16);
-	peer_start(&p, &d, holder, NULL);
+	peer_start(&p, &d, holder, NULL, 0);
 	T_EQ(hear(&p), 1);
 	killed_ns = test_now_ns();
 	peer_kill(&p);
@@ -149,7 +149,7 @@ START_TEST(a_forked_child_that_outlives_its_parent_holds_nothing)
 
 	hd_start(&d, POOL SLAB PATIENT);
 	k = plain_client(&d, "sp", 16);
-	peer_start(&p, &d, parent, NULL);
+	peer_start(&p, &d, parent, NULL, 0);
 	child = (pid_t)hear(&p);
 	T(!kill(p.pid, SIGKILL));
 	hd_said(&d, "ended");
@@ -183,7 +183,7 @@ START_TEST(a_bye_gives_memory_back_at_once)
 
 	hd_start(&d, POOL SLAB PATIENT "[device host-0]\ngrace = 1h\n");
 	k = plain_client(&d, "sp", 16);
-	peer_start(&p, &d, leaver, &bye);
+	peer_start(&p, &d, leaver, &bye, sizeof(bye));
 	T_EQ(hear(&p), 1);
 	whole_pool(k, 16);
 	peer_kill(&p);
@@ -201,7 +201,7 @@ START_TEST(a_closed_socket_gives_nothing_back_while_the_process_lives)
 
 	hd_start(&d, POOL SLAB PATIENT);
 	k = plain_client(&d, "sp", 16);
-	peer_start(&p, &d, leaver, &bye);
+	peer_start(&p, &d, leaver, &bye, sizeof(bye));
 	T_EQ(hear(&p), 1);
 	hd_said(&d, "ended");
 	T_EQ(kvc_seq_open(k, 1, 1, NULL, 0, 0, 0, 0, NULL), 0);
@@ -240,7 +240,7 @@ START_TEST(a_stopped_client_holds_nobody_up)
 	/* Slabs of 16 slots: more of them are announced while it is stopped. */
 	hd_start(&d, POOL PATIENT "slab_bytes = 64K\nslab_deadline = 20ms\n");
 	k = plain_client(&d, "sp", 64);
-	peer_start(&p, &d, sleeper, NULL);
+	peer_start(&p, &d, sleeper, NULL, 0);
 	T_EQ(hear(&p), 1);
 	T(!kill(p.pid, SIGSTOP));
 	open_extend(k, 1, 50, 100);
@@ -379,7 +379,7 @@ static void unsharer(struct peer *me, struct hd *hd, void *arg)
 
 	(void)arg;
 	plain_space(&s, "big", 300);
-	s.group[0].plane_bytes = 128 << 10;
+	s.group[0].plane_bytes = test_bytes(128 << 10);
 	k = client(hd, &s);
 	T_EQ(kvc_seq_open(k, 1, 1, NULL, 0, 0, 0, 0, NULL), 0);
 	T_EQ(kvc_seq_extend(k, 1, 1, 0, 140, 0, WAIT_NS, NULL), 140);
@@ -406,9 +406,9 @@ START_TEST(an_unshare_that_waits_for_a_copy_engine_gives_its_block_back)
 
 	hd_start(&d, POOL PATIENT "slab_bytes = 64M\nslab_deadline = 5ms\n");
 	plain_space(&s, "big", 300);
-	s.group[0].plane_bytes = 128 << 10;
+	s.group[0].plane_bytes = test_bytes(128 << 10);
 	k = client(&d, &s);
-	peer_start(&p, &d, unsharer, NULL);
+	peer_start(&p, &d, unsharer, NULL, 0);
 	T_EQ(hear(&p), 1);
 	T_EQ(peer_status(&p), 128 + SIGKILL);
 	whole_pool(k, 300);

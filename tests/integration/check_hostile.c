@@ -164,7 +164,7 @@ START_TEST(a_vandal_hurts_only_itself)
 	for (uint32_t i = 0; i < VANDALS; i++) {
 		uint64_t s = (seed & ~1ull) + i;
 
-		peer_start(&p, &d, vandal, &s);
+		peer_start(&p, &d, vandal, &s, sizeof(s));
 		for (uint32_t n = 0; n < 50; n++)
 			honest_round(k, 1000 + i * 50 + n);
 		T_EQ(hear(&p), 1);
@@ -212,7 +212,7 @@ START_TEST(a_bad_neighbour_in_the_same_space)
 	k = plain_client(&d, "ours", 64);
 	open_publish(k, 1, 8, 77);
 	make_keys(keys, 77, 0, 8);
-	peer_start(&p, &d, neighbour, &seed);
+	peer_start(&p, &d, neighbour, &seed, sizeof(seed));
 	for (uint32_t n = 0; n < 200; n++) {
 		T_EQ(kvc_seq_open(k, 2, 1, keys, 8, 8 * BT, 0, 0, NULL), 8);
 		for (uint32_t i = 0; i < 8; i++)
@@ -270,7 +270,7 @@ START_TEST(a_flood_starves_nobody)
 	hd_start(&d, POOL);
 	k = plain_client(&d, "ours", 64);
 	for (unsigned i = 0; i < 2; i++) {
-		peer_start(&p[i], &d, flooder, NULL);
+		peer_start(&p[i], &d, flooder, NULL, 0);
 		T_EQ(hear(&p[i]), 1);
 	}
 	for (uint32_t i = 0; i < 200; i++)

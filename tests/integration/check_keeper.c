@@ -397,12 +397,7 @@ int main(void)
 	tcase_add_test(tc, bad_configuration_ends_it);
 	tcase_add_test(tc, exits_after_it_served_are_deaths);
 	tcase_add_test(tc, a_death_before_it_served_is_one);
-	/* The thread checker puts signals off that come right before a system call: it may hang. */
-#ifndef __SANITIZE_THREAD__
 	tcase_add_test(tc, signals_are_passed_on);
-#else
-	(void)signals_are_passed_on;
-#endif
 	tcase_add_test(tc, keeper_that_is_killed);
 	tcase_add_test(tc, stop_between_two_services);
 	tcase_add_test(tc, ready_is_passed_on);

@@ -329,12 +329,15 @@ static int space_with(size_t at, uint32_t value)
 
 START_TEST(a_geometry_is_refused_by_field)
 {
+	char want[96];
 	struct kvc *k;
 
 	hd_start(&d, POOL);
 	k = plain_client(&d, "sp", 64);
-	T_EQ(SPACE(group[0].plane_bytes, 8192), -EINVAL);
-	T(strstr(text, "group[0].plane_bytes = 4096, not 8192"));
+	T_EQ(SPACE(group[0].plane_bytes, test_bytes(8192)), -EINVAL);
+	snprintf(want, sizeof(want), "group[0].plane_bytes = %llu, not %llu",
+		 (unsigned long long)test_bytes(4096), (unsigned long long)test_bytes(8192));
+	T(strstr(text, want));
 	T_EQ(SPACE(group[0].planes, 2), -EINVAL);
 	T(strstr(text, "planes = 1, not 2"));
 	T_EQ(SPACE(group[0].block_tokens, 32), -EINVAL);
@@ -502,9 +505,12 @@ static void stranger(struct peer *me, struct hd *hd, void *arg)
 	o.socket = "k";
 	T_EQ(kvc_create(&o, &s, &k), -EACCES);
 	T(strstr(kvc_refusal(), "uid 65534 may not use tenant default"));
-	o.tenant = "guests";
-	T_EQ(kvc_create(&o, &s, &k), 0);
-	kvc_destroy(k);
+	/* The fake driver's file is root's. */
+	if (!test_fake_cuda()) {
+		o.tenant = "guests";
+		T_EQ(kvc_create(&o, &s, &k), 0);
+		kvc_destroy(k);
+	}
 	say(me, 1);
 }
 
@@ -518,7 +524,7 @@ START_TEST(a_user_that_may_not_is_refused)
 	}
 	hd_start(&d, "socket_mode = 666\n" POOL "[tenant guests]\nuids = 65534\n");
 	T(!chmod(d.dir, 0755));
-	peer_start(&p, &d, stranger, NULL);
+	peer_start(&p, &d, stranger, NULL, 0);
 	T_EQ(hear(&p), 1);
 	peer_end(&p);
 	hd_stop(&d);

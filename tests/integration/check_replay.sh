@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # check_replay.sh - real client processes on a real daemon: no byte is ever wrong.
+# KVMD_TEST_DEVICE: what its pool lies on, host (the default) or cuda.
 #
 # First that the check itself can fail, then generated workloads at their worst
 # (tiny pools, late steps, killed clients), then the sample traces with every hit
@@ -12,65 +13,24 @@
 # Prints "ok NAME", "not ok NAME" or "SKIP: REASON" per part. Exit status: 0 or 1.
 
 set -u
-root=$(cd "$(dirname "$0")/../.." && pwd)
-O=${KVMD_BUILD_DIR:-${O:-build}}
-case $O in /*) ;; *) O=$root/$O ;; esac
-kvtrace=$O/kvtrace
-traces=${KVMD_TRACES:-$root/../shared/traces}
-D=${KVMD_TEST_D:-}
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/replay.XXXXXX") || exit 1
+. "$(dirname "$0")/../script.sh"
+needs kvtrace kvmd
+prog=$O/kvtrace
+on_device
 daemon=
-cleanup()
+ended()
 {
 	[ -z "$daemon" ] || { kill "$daemon"; wait "$daemon"; }
-	rm -rf "$tmp"
-}
-trap cleanup EXIT
-trap 'exit 1' HUP INT TERM
-failed=0
-failed_before=0
-
-part()
-{
-	if [ "$failed" -eq "$failed_before" ]; then echo "ok $1"; else echo "not ok $1"; fi
-	failed_before=$failed
-}
-
-fail()
-{
-	echo "FAIL: $*" >&2
-	failed=$((failed + 1))
 }
 
 # replay STATUS ARG...: run it, check its exit status; output in $tmp/out, err.
 replay()
 {
-	want=$1
+	status=$1
 	shift
-	"$kvtrace" replay "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
-	got=$?
-	[ "$got" -eq "$want" ] || fail "kvtrace replay $*: exit status $got, not $want:" \
-		"$(tail -5 "$tmp/err")" "$(tail -3 "$tmp/out")"
-	what="kvtrace replay $*"
-}
-
-# value KEY: of the JSON in $tmp/out.
-value()
-{
-	sed -n "s/.*\"$1\":\([^,}]*\).*/\1/p" "$tmp/out"
-}
-
-# is KEY VALUE
-is()
-{
-	[ "$(value "$1")" = "$2" ] || fail "$what: $1 is '$(value "$1")', not '$2'"
-}
-
-# above KEY NUMBER
-above()
-{
-	v=$(value "$1")
-	[ "${v:-0}" -gt "$2" ] || fail "$what: $1 is '$v', not above $2"
+	# shellcheck disable=SC2086
+	run "$status" replay $device "$@"
+	no_violation
 }
 
 # clean REQUESTS: no wrong byte, all tokens accounted for, all requests done.
@@ -81,21 +41,13 @@ clean()
 	is requests "$1"
 }
 
-has()
-{
-	grep -qF -- "$2" "$tmp/$1" || fail "$what: no '$2' in $1: $(head -3 "$tmp/$1")"
-}
-
-for b in kvtrace kvmd; do
-	[ -x "$O/$b" ] || { echo "FAIL: no $O/$b: run make first" >&2; exit 1; }
-done
-
 # Instrumented binaries are slow: less of the same.
 n=400
-[ -z "$D" ] || n=100
-"$kvtrace" gen -q --tools agent -n $n --system-tokens 1500 --turn-tokens 300 --seed 3 \
+[ -z "$slow" ] || n=100
+[ "$slow" != cuda ] || n=60
+"$prog" gen -q --tools agent -n $n --system-tokens 1500 --turn-tokens 300 --seed 3 \
 	-o "$tmp/agent" || exit 1
-"$kvtrace" gen -q --tools agent -n $n --system-tokens 1500 --turn-tokens 300 --seed 3 \
+"$prog" gen -q --tools agent -n $n --system-tokens 1500 --turn-tokens 300 --seed 3 \
 	--hash-ids -o "$tmp/ids.gz" || exit 1
 
 # ------------------------------------------------------------ usage, bad data
@@ -111,9 +63,11 @@ replay 2 --block-bytes 4096 --planes 3 x; has err "not a multiple of 64"
 replay 2 --watermarks 5%,2% x; has err "is not MIN,LOW,HIGH"
 replay 2 --watermarks 5%,2%,9% x; has err "is not MIN,LOW,HIGH"
 replay 2 --socket /nowhere --policy lru x; has err "for an own daemon"
+replay 2 --device null --ram 1x x; has err "has no bytes"
+replay 2 --device abacus x; has err "--device: 'abacus' is not one of its words"
 replay 2 --nonsense x; has err "Try 'kvtrace replay --help'."
 replay 0 --help; has out "usage: kvtrace replay"
-if grep -q corrupt "$tmp/out"; then fail "--corrupt is in the help"; fi
+lacks out corrupt
 printf '%s\n%s\n' '{"timestamp":0,"input_length":512,"output_length":1,"hash_ids":[1]}' \
 	'{"timestamp":1,' >"$tmp/bad"
 replay 1 "$tmp/bad"; has err "$tmp/bad:2: "
@@ -177,13 +131,13 @@ for key in schema file tokens_hbm tokens_ram tokens_disk tokens_merged tokens_re
 	recomputed_never token_hit_rate private_token_hit_rate tokens_asked requests_per_s p99_9; do
 	has out "\"$key\":"
 done
-if command -v python3 >/dev/null 2>&1; then
-	python3 -c 'import json, sys; json.load(sys.stdin)' <"$tmp/out" || fail "$what: not JSON"
-fi
+is_json
 part "time, private pools, JSON"
 
 # A daemon that somebody else runs, on its own clock.
-printf '[daemon]\nsocket = %s/s\n[device host-0]\nbytes = 256M\n' "$tmp" >"$tmp/conf"
+keep=$device device=
+printf '[daemon]\nsocket = %s/s\n[device host-0]\nkind = %s\nbytes = 256M\n' "$tmp" \
+	"${KVMD_TEST_DEVICE:-host}" >"$tmp/conf"
 "$O/kvmd" -c "$tmp/conf" 2>"$tmp/log" &
 daemon=$!
 replay 0 -j --socket "$tmp/s" "$tmp/agent"; clean $n; is clock_driven false
@@ -192,6 +146,7 @@ kill "$daemon"
 wait "$daemon" || fail "the daemon ended with $?: $(tail -3 "$tmp/log")"
 daemon=
 part "somebody else's daemon"
+device=$keep
 
 # ------------------------------------------------------------ sample traces
 
@@ -212,10 +167,12 @@ sample()
 
 if [ ! -r "$traces/codingagent_dev.jsonl.gz" ]; then
 	echo "SKIP: no sample traces in $traces (KVMD_TRACES)"
-elif [ -n "$D" ]; then
-	echo "SKIP: all but the first 300 requests of the sample traces: slow with D=$D"
+elif [ -n "$slow" ]; then
+	few=300
+	[ "$slow" != cuda ] || few=60
+	echo "SKIP: all but the first $few requests of the sample traces: slow with $slow"
 	for t in sharegpt_300 mooncake_synthetic taubench_airline codingagent_dev; do
-		sample $t 300 -n 300 --late 2 --block-bytes 512
+		sample $t $few -n $few --late 2 --block-bytes 512
 	done
 else
 	sample sharegpt_300 300
@@ -225,5 +182,4 @@ else
 	sample codingagent_dev 5232 -r rr --late 3 --block-bytes 512 -p 3
 fi
 
-[ "$failed" -eq 0 ] || { echo "$failed checks failed" >&2; exit 1; }
-exit 0
+finish

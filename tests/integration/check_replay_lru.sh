@@ -13,22 +13,12 @@
 # tree). Exit status: 0, 1, or 77: nothing to compare with.
 
 set -u
-root=$(cd "$(dirname "$0")/../.." && pwd)
-O=${KVMD_BUILD_DIR:-${O:-build}}
-case $O in /*) ;; *) O=$root/$O ;; esac
-traces=${KVMD_TRACES:-$root/../shared/traces}
+. "$(dirname "$0")/../script.sh"
 kvsim=${KVMD_KVSIM:-$root/../shared/kvsim}
-failed=0
-
-for b in kvtrace kvmd; do
-	[ -x "$O/$b" ] || { echo "FAIL: no $O/$b: run make first" >&2; exit 1; }
-done
+needs kvtrace kvmd
 [ -r "$kvsim/kvsim.c" ] || { echo "SKIP: no simulator in $kvsim (KVMD_KVSIM)"; exit 77; }
 [ -r "$traces/codingagent_dev.jsonl.gz" ] ||
 	{ echo "SKIP: no sample traces in $traces (KVMD_TRACES)"; exit 77; }
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/conform.XXXXXX") || exit 1
-trap 'rm -rf "$tmp"' EXIT
-trap 'exit 1' HUP INT TERM
 "${CC:-cc}" -O2 -w -o "$tmp/kvsim" "$kvsim/kvsim.c" -lm || exit 1
 
 # rates: "BLOCK TOKEN" with four digits from the report on standard input.
@@ -57,12 +47,12 @@ compare()
 }
 
 percents="1 5 10"
-if [ -n "${KVMD_TEST_D:-}" ]; then
-	echo "SKIP: codingagent_dev, and 1 and 10 %: slow with D=$KVMD_TEST_D"
+if [ -n "$D" ]; then
+	echo "SKIP: codingagent_dev, and 1 and 10 %: slow with D=$D"
 	percents=5
 fi
 for file in sharegpt_300 mooncake_synthetic taubench_airline codingagent_dev; do
-	[ "$file" = codingagent_dev ] && [ -n "${KVMD_TEST_D:-}" ] && continue
+	[ "$file" = codingagent_dev ] && [ -n "$D" ] && continue
 	for percent in $percents; do
 		want=$("$tmp/kvsim" "$traces/$file.jsonl.gz" -p lru -c "$percent" |
 			sed -n 's/.* block \([0-9.]*\) token \([0-9.]*\) .*/\1 \2/p')
@@ -71,5 +61,4 @@ for file in sharegpt_300 mooncake_synthetic taubench_airline codingagent_dev; do
 	done
 done
 
-[ "$failed" -eq 0 ] || { echo "$failed checks failed" >&2; exit 1; }
-exit 0
+finish

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # check_replay_tiers.sh - RAM and disk below the pool: no byte is ever wrong.
+# KVMD_TEST_DEVICE: what the pool lies on, host (the default) or cuda.
 #
 # Real client processes on a real daemon whose pool is small and whose lower tiers
 # are RAM of 4 and a disk file of 16 times its blocks. Every block is verified byte
@@ -15,43 +16,22 @@
 # 77: the file system has no O_DIRECT.
 
 set -u
-root=$(cd "$(dirname "$0")/../.." && pwd)
-O=${KVMD_BUILD_DIR:-${O:-build}}
-case $O in /*) ;; *) O=$root/$O ;; esac
-kvtrace=$O/kvtrace
-traces=${KVMD_TRACES:-$root/../shared/traces}
-D=${KVMD_TEST_D:-}
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/tiers.XXXXXX") || exit 1
-trap 'rm -rf "$tmp"' EXIT
-trap 'exit 1' HUP INT TERM
+. "$(dirname "$0")/../script.sh"
+needs kvtrace kvmd kvkeeper
+prog=$O/kvtrace
+on_device
 # The daemons' directories, with their disk files, are in ours: to see what is left.
 TMPDIR=$tmp
 export TMPDIR
-failed=0
-failed_before=0
-
-part()
-{
-	if [ "$failed" -eq "$failed_before" ]; then echo "ok $1"; else echo "not ok $1"; fi
-	failed_before=$failed
-}
-
-fail()
-{
-	echo "FAIL: $*" >&2
-	failed=$((failed + 1))
-}
 
 # replay STATUS ARG...: run it, check its exit status; output in $tmp/out, err.
 replay()
 {
-	want=$1
+	status=$1
 	shift
-	what="kvtrace replay $*"
-	"$kvtrace" replay -j "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
-	got=$?
-	[ "$got" -eq "$want" ] || fail "$what: exit status $got, not $want:" \
-		"$(tail -5 "$tmp/err")" "$(tail -3 "$tmp/out")"
+	# shellcheck disable=SC2086
+	run "$status" replay -j $device "$@"
+	no_violation
 	left=$(find "$tmp" -name 'kvtrace.*')
 	[ -z "$left" ] || fail "$what: left $left"
 }
@@ -66,25 +46,6 @@ tiers()
 	above tokens_ram 0
 	above bytes_cleaned 0
 	above bytes_loaded 0
-}
-
-# value KEY: of the JSON in $tmp/out.
-value()
-{
-	sed -n "s/.*\"$1\":\([^,}]*\).*/\1/p" "$tmp/out"
-}
-
-# is KEY VALUE
-is()
-{
-	[ "$(value "$1")" = "$2" ] || fail "$what: $1 is '$(value "$1")', not '$2'"
-}
-
-# above KEY NUMBER
-above()
-{
-	v=$(value "$1")
-	[ "${v:-0}" -gt "$2" ] || fail "$what: $1 is '$v', not above $2"
 }
 
 # not_less KEY KEY: rates.
@@ -104,14 +65,6 @@ beside()
 	is beside_attribution_sums true
 }
 
-has()
-{
-	grep -qF -- "$2" "$tmp/$1" || fail "$what: no '$2' in $1: $(head -3 "$tmp/$1")"
-}
-
-for b in kvtrace kvmd kvkeeper; do
-	[ -x "$O/$b" ] || { echo "FAIL: no $O/$b: run make first" >&2; exit 1; }
-done
 dd if=/dev/zero of="$tmp/direct" bs=4096 count=1 oflag=direct 2>"$tmp/err" ||
 	{ echo "SKIP: no O_DIRECT in $tmp (TMPDIR)"; exit 77; }
 
@@ -119,10 +72,10 @@ dd if=/dev/zero of="$tmp/direct" bs=4096 count=1 oflag=direct 2>"$tmp/err" ||
 # few long ones, of which four do not fit into the pool.
 n=600
 m=100
-[ -z "$D" ] || { n=300; m=40; }
-"$kvtrace" gen -q --tools agent -n $n --system-tokens 500 --turn-tokens 180 --turns 8 --gap 60s \
+[ -z "$slow" ] || { n=300; m=40; }
+"$prog" gen -q --tools agent -n $n --system-tokens 500 --turn-tokens 180 --turns 8 --gap 60s \
 	--start-gap 6s --seed 3 -o "$tmp/agent" || exit 1
-"$kvtrace" gen -q --tools agent -n $m --system-tokens 1500 --turn-tokens 700 --seed 3 \
+"$prog" gen -q --tools agent -n $m --system-tokens 1500 --turn-tokens 700 --seed 3 \
 	-o "$tmp/long" || exit 1
 
 # ------------------------------------------------------------ usage
@@ -145,8 +98,8 @@ pool="--blocks 1050"
 {
 	tiers $pool "$tmp/agent"; beside
 	above bytes_stored 0
-	[ -n "$D" ] || above bytes_fetched 0
-	[ -n "$D" ] || above load_stall_ns 0
+	[ -n "$slow" ] || above bytes_fetched 0
+	[ -n "$slow" ] || above load_stall_ns 0
 	for key in ram_bytes disk_bytes blocks_cleaned blocks_stored blocks_fetched blocks_loaded \
 		store_refused_admission load_refused_slow moves_failed checksum_errors open_ns \
 		unlimited_token_hit_rate beside_open_ns; do
@@ -174,7 +127,7 @@ part "a generated workload"
 		--recompute-tps 1000000000000 "$tmp/agent"
 	is wrong_bytes 0; is attribution_sums true
 	# Rates are known after some loads.
-	[ -n "$D" ] || { above load_refused_slow 0; above recomputed_refused 0; }
+	[ -n "$slow" ] || { above load_refused_slow 0; above recomputed_refused 0; }
 	tiers $pool --no-beside --kill 3 "$tmp/agent"
 }
 part "refusals and killed clients"
@@ -184,7 +137,7 @@ part "refusals and killed clients"
 	tiers $pool --no-beside -o ram.test=error:flip,every=20 "$tmp/agent"
 	above checksum_errors 0
 	tiers $pool --no-beside -o disk.test=error:flip,every=3 -o disk.admission=1 "$tmp/agent"
-	[ -n "$D" ] || above checksum_errors 0
+	[ -n "$slow" ] || above checksum_errors 0
 	tiers $pool --no-beside -o disk.test=error:write,every=4 -o ram.test=error:read,every=30 \
 		"$tmp/agent"
 	above moves_failed 0
@@ -206,7 +159,7 @@ part "tiers that turn bits, fail, are slow"
 		"$tmp/agent"
 	is restarts 1; is sessions_resumed 0; is sessions_anew 4
 	above blocks_adopted 0
-	[ -n "$D" ] || above tokens_disk 0
+	[ -n "$slow" ] || above tokens_disk 0
 	[ -s "$tmp/img" ] || fail "$what: --disk-path: the file is gone"
 	rm -f "$tmp/img"
 }
@@ -232,8 +185,8 @@ sample()
 
 if [ ! -r "$traces/codingagent_dev.jsonl.gz" ]; then
 	echo "SKIP: no sample traces in $traces (KVMD_TRACES)"
-elif [ -n "$D" ]; then
-	echo "SKIP: all but the first 200 requests of the sample traces: slow with D=$D"
+elif [ -n "$slow" ]; then
+	echo "SKIP: all but the first 200 requests of the sample traces: slow with $slow"
 	for t in sharegpt_300 mooncake_synthetic taubench_airline; do
 		sample $t 200 -n 200 --blocks 1050
 	done
@@ -244,5 +197,4 @@ else
 	sample codingagent_dev 1500 -n 1500 -p 10 -r rr --late 2
 fi
 
-[ "$failed" -eq 0 ] || { echo "$failed checks failed" >&2; exit 1; }
-exit 0
+finish

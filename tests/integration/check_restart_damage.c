@@ -126,7 +126,7 @@ START_TEST(io_of_the_dead_daemon_is_waited_for)
 	pid = hd_daemon_pid(&d);
 	fd = kept_fd(pid, "kvmd-state");
 	T(fd >= 0);
-	peer_start(&p, &d, late_io, &fd);
+	peer_fork(&p, &d, late_io, &fd);
 	close(fd);
 	T_EQ(kill(d.pid, SIGSTOP), 0);		/* nothing is started before it has the lock */
 	T_EQ(kill(pid, SIGKILL), 0);
@@ -260,7 +260,7 @@ START_TEST(a_damaged_block_array)
 		int fd;
 
 		start(POOL);
-		peer_start(&p, &d, damaged_one, NULL);
+		peer_start(&p, &d, damaged_one, NULL, 0);
 		T_EQ(hear(&p), 1);
 		pid = hd_daemon_pid(&d);
 		fd = kept_fd(pid, "kvmd-blocks");

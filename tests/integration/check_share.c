@@ -76,10 +76,10 @@ START_TEST(two_processes_read_one_block_of_memory)
 	uint64_t slot[8];
 
 	hd_start(&d, POOL);
-	peer_start(&a, &d, writer, NULL);
+	peer_start(&a, &d, writer, NULL, 0);
 	for (int i = 0; i < 8; i++)
 		slot[i] = hear(&a);
-	peer_start(&b, &d, reader, NULL);
+	peer_start(&b, &d, reader, NULL, 0);
 	T(a.pid != b.pid);
 	for (int i = 0; i < 8; i++)
 		T_EQ(hear(&b), slot[i]);
@@ -99,12 +99,16 @@ static void scribbler(struct peer *me, struct hd *hd, void *arg)
 {
 	unsigned char keys[1][KEY];
 	struct kvc *k = plain_client(hd, "sp", 32);
+	void *at;
 
 	(void)arg;
 	(void)me;
 	make_keys(keys, 7, 0, 1);
 	T_EQ(kvc_seq_open(k, 1, 1, keys, 1, BT, 0, 0, NULL), 1);
-	*(volatile char *)kvc_addr_ro(kvc_view(k), 0, 0, 0, (uint32_t)slot_at(k, 0, 1, 0)) = 1;
+	at = (void *)(uintptr_t)kvc_addr_ro(kvc_view(k), 0, 0, 0, (uint32_t)slot_at(k, 0, 1, 0));
+	if (test_cuda())
+		_exit(kvc_mem_put(k, at, "x", 1) ? 1 : 0);	/* by a copy engine */
+	*(volatile char *)at = 1;
 }
 
 START_TEST(the_reading_window_cannot_be_written)
@@ -116,7 +120,7 @@ START_TEST(the_reading_window_cannot_be_written)
 	hd_start(&d, POOL);
 	k = plain_client(&d, "sp", 32);
 	open_publish(k, 1, 1, 7);
-	peer_start(&p, &d, scribbler, NULL);
+	peer_start(&p, &d, scribbler, NULL, 0);
 	status = peer_status(&p);
 	T(status != 0 && status != 99);
 	T(holds(k, 0, (uint32_t)slot_at(k, 0, 1, 0), 7 << 8));
@@ -200,7 +204,7 @@ START_TEST(a_block_computed_twice_is_merged_and_freed_in_time)
 	struct kvc *k;
 
 	hd_start(&d, POOL);
-	peer_start(&p, &d, other, NULL);
+	peer_start(&p, &d, other, NULL, 0);
 	k = plain_client(&d, "sp", 8);
 	open_extend(k, 1, 1, 6 << 8);
 	dup = slot_at(k, 0, 1, 0);
@@ -265,7 +269,7 @@ START_TEST(a_sequence_changes_process_with_its_private_tail)
 	struct peer p;
 
 	hd_start(&d, POOL);
-	peer_start(&p, &d, prefill, NULL);
+	peer_start(&p, &d, prefill, NULL, 0);
 	ticket = hear(&p);
 	peer_kill(&p);			/* the sender's death changes nothing */
 	k = plain_client(&d, "sp", 32);
@@ -386,7 +390,7 @@ START_TEST(ranks_of_a_group_share_tables_and_the_slowest_lane_counts)
 	opts_for(&d, &o);
 	o.nr_ranks = 2;
 	k = client_opts(&d, &s, &o);
-	peer_start(&p, &d, rank1, NULL);
+	peer_start(&p, &d, rank1, NULL, 0);
 	say(&p, kvc_group_token(k));
 	T_EQ(hear(&p), 1);
 	T_EQ(kvc_join(&o, kvc_group_token(k), 1, &late), -EBUSY);

@@ -53,6 +53,10 @@ int main(int, char **argv)
 		return 4;
 	for (int i = 0; i < 4; i++)
 		std::memset(kvc_addr(v, 0, 0, 0, static_cast<uint32_t>(kvc_row(v, 0, 1)[i])), i, 4096);
+	unsigned char byte = 0;
+	if (kvc_mem_get(k, &byte, kvc_addr_ro(v, 0, 0, 0, static_cast<uint32_t>(kvc_row(v, 0, 1)[3])), 1) ||
+	    byte != 3 || kvc_cuda_device(k, 0) >= 0)
+		return 8;
 	if (kvc_seq_publish(k, 1, 1, 0, 0, keys, 4, 0, &c) != 4)
 		return 5;
 	kvmd_sqe *e = kvc_get_sqe(k);

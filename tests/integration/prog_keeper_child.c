@@ -4,14 +4,17 @@
  *
  * One command per line on standard input, one answer per line on standard output,
  * which keeper and next child inherit. It begins with "begin PID DESCRIPTORS".
+ * Signals are blocked and read from a descriptor, beside the commands.
  */
 #include "kvmd/lib/fdstore.h"
 
 #include <fcntl.h>
 #include <dirent.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -23,7 +26,7 @@ static struct {
 	int fd;
 } kept[MOST];
 static unsigned nr_kept;
-static volatile sig_atomic_t term_code;
+static int term_code, signal_fd;
 static char notify_path[64];
 
 static void take(void *arg, const char *name, int fd)
@@ -33,13 +36,15 @@ static void take(void *arg, const char *name, int fd)
 	kept[nr_kept++].fd = fd;
 }
 
-static void on_signal(int sig)
+/* One signal that came: says so; all but SIGHUP end it. */
+static void take_signal(void)
 {
-	ssize_t n = write(1, sig == SIGTERM ? "term\n" : sig == SIGINT ? "int\n" : "hup\n",
-			  sig == SIGTERM ? 5 : 4);
+	struct signalfd_siginfo si;
 
-	(void)n;
-	if (sig != SIGHUP)
+	if (read(signal_fd, &si, sizeof(si)) != sizeof(si))
+		_exit(93);
+	puts(si.ssi_signo == SIGTERM ? "term" : si.ssi_signo == SIGINT ? "int" : "hup");
+	if (si.ssi_signo != SIGHUP)
 		_exit(term_code);
 }
 
@@ -124,7 +129,7 @@ static unsigned nr_open(void)
 		n++;
 	if (d)
 		closedir(d);
-	return n - 3;	/* ".", "..", and the directory */
+	return n - 4;	/* ".", "..", the directory, and signal_fd */
 }
 
 static void command(char *line)
@@ -154,27 +159,45 @@ static void command(char *line)
 		_exit(atoi(name));
 }
 
+/* Commands and signals as they come, until the commands end. */
+static int serve(void)
+{
+	struct pollfd pfd[] = { { .fd = 0, .events = POLLIN }, { .fd = signal_fd, .events = POLLIN } };
+	char line[512];
+
+	for (;;) {
+		if (poll(pfd, ARRAY_SIZE(pfd), -1) < 0)
+			return 94;
+		if (pfd[1].revents)
+			take_signal();
+		/* whole lines are written at once */
+		if (pfd[0].revents && !fgets(line, sizeof(line), stdin))
+			return 92;
+		if (pfd[0].revents)
+			command(line);
+	}
+}
+
 int main(int argc, char **argv)
 {
-	struct sigaction sa = { .sa_handler = on_signal };
 	const char *env = getenv("NOTIFY_SOCKET");
-	char line[512];
+	sigset_t set;
 
 	if (argc > 1)
 		return atoi(argv[1]);
-	sigaction(SIGTERM, &sa, NULL);
-	sigaction(SIGINT, &sa, NULL);
-	sa.sa_flags = SA_RESTART;
-	sigaction(SIGHUP, &sa, NULL);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	setvbuf(stdin, NULL, _IONBF, 0);	/* what is read is this process's alone */
-	if (!env || strlen(env) >= sizeof(notify_path))
+	if (signal_fd < 0 || !env || strlen(env) >= sizeof(notify_path))
 		return 90;
 	strcpy(notify_path, env);
 	if (fdstore_open() || fdstore_take(take, NULL) < 0)
 		return 91;
 	printf("begin %d %u\n", (int)getpid(), nr_kept);
-	while (fgets(line, sizeof(line), stdin))
-		command(line);
-	return 92;
+	return serve();
 }

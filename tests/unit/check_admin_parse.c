@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "kvmd/svc/admin_parse.h"
+#include "tests/suite.h"
 
 static char line[512], msg[128];
 static struct admin_req rq;
@@ -143,8 +144,6 @@ int main(void)
 {
 	Suite *s = suite_create("admin_parse");
 	TCase *tc = tcase_create("lines");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_test(tc, a_request_is_taken_apart);
 	tcase_add_test(tc, blanks_do_not_count);
@@ -155,9 +154,5 @@ int main(void)
 	tcase_add_test(tc, random_bytes_do_no_harm);
 	tcase_add_test(tc, hex);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	return suite_run(s);
 }

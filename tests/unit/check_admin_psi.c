@@ -7,6 +7,7 @@
 #include <math.h>
 
 #include "kvmd/svc/psi.h"
+#include "tests/suite.h"
 
 #define MS	1000000ull
 
@@ -189,8 +190,6 @@ int main(void)
 {
 	Suite *s = suite_create("admin_psi");
 	TCase *tc = tcase_create("psi");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, NULL);
 	tcase_add_test(tc, averages_follow_a_reference);
@@ -202,9 +201,5 @@ int main(void)
 	tcase_add_test(tc, a_trigger_that_is_asked_late_sees_the_share);
 	tcase_add_test(tc, names);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	return suite_run(s);
 }

@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "tests/core_rig.h"
+#include "tests/quiet.h"
+#include "tests/suite.h"
 
 #include "kvmd/lib/clock.h"
 #include "kvmd/lib/fault.h"
@@ -111,7 +113,7 @@ static char *hear(int fd, bool *ret_waited)
 		n = recv(fd, buf + len, cap - len - 1, 0);
 		if (!n)
 			break;
-		ck_assert(n > 0 || errno == EAGAIN);
+		quiet_assert(n > 0 || errno == EAGAIN);
 		len += n > 0 ? (size_t)n : 0;
 	}
 	close(fd);
@@ -440,8 +442,6 @@ int main(void)
 {
 	Suite *s = suite_create("admin_tier");
 	TCase *ram = tcase_create("ram"), *disk = tcase_create("disk");
-	SRunner *sr;
-	int failed;
 
 	tcase_set_timeout(ram, 60);
 	tcase_set_timeout(disk, 60);
@@ -462,9 +462,5 @@ int main(void)
 	tcase_add_test(disk, a_raised_epoch_is_answered_when_it_is_on_disk);
 	tcase_add_test(disk, who_asked_for_an_epoch_may_be_gone);
 	suite_add_tcase(s, disk);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	return suite_run(s);
 }

@@ -6,6 +6,7 @@
 #include <signal.h>
 
 #include "kvmd/pool/block.h"
+#include "tests/suite.h"
 
 /* Written from the picture in block.h, not from the table. */
 static const bool allowed[NR_BLK_STATE][NR_BLK_STATE] = {
@@ -94,8 +95,6 @@ int main(void)
 {
 	Suite *s = suite_create("block");
 	TCase *tc = tcase_create("block"), *stops = tcase_create("stops");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_test(tc, table);
 	tcase_add_test(tc, allowed_ones_happen);
@@ -105,9 +104,5 @@ int main(void)
 					 NR_BLK_STATE * NR_BLK_STATE);
 	suite_add_tcase(s, tc);
 	suite_add_tcase(s, stops);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

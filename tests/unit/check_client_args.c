@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "libkvclient/internal.h"
+#include "tests/quiet.h"
+#include "tests/suite.h"
 
 #define UNITS	64u
 
@@ -98,7 +100,7 @@ START_TEST(random_against_a_map)
 		if (nr && (seed >> 16) % 2) {
 			uint32_t i = (seed >> 20) % nr;
 
-			ck_assert_int_eq(kvci_args_put(&a, (uint64_t)held[i].off), 0);
+			quiet_assert_int_eq(kvci_args_put(&a, (uint64_t)held[i].off), 0);
 			memset(owned + held[i].off / 64, 0, held[i].units);
 			held[i] = held[--nr];
 		} else {
@@ -109,11 +111,11 @@ START_TEST(random_against_a_map)
 				run = owned[u] ? 0 : run + 1;
 				best = run > best ? run : best;
 			}
-			ck_assert_int_eq(off >= 0, best >= units);
+			quiet_assert_int_eq(off >= 0, best >= units);
 			if (off < 0)
 				continue;
 			for (uint32_t u = 0; u < units; u++) {
-				ck_assert_int_eq(owned[off / 64 + u], 0);
+				quiet_assert_int_eq(owned[off / 64 + u], 0);
 				owned[off / 64 + u] = 1;
 			}
 			held[nr].off = off;
@@ -141,8 +143,6 @@ int main(void)
 {
 	Suite *s = suite_create("client_args");
 	TCase *tc = tcase_create("args");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, whole_area_and_no_more);
@@ -153,9 +153,5 @@ int main(void)
 	tcase_add_test(tc, random_against_a_map);
 	tcase_add_test(tc, no_area_at_all);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	return suite_run(s);
 }

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "libkvclient/internal.h"
+#include "tests/suite.h"
 
 static const char salt[] = "a salt";
 static const char root[] = "model-x fp16";
@@ -194,8 +195,6 @@ int main(void)
 {
 	Suite *s = suite_create("client_keys");
 	TCase *tc = tcase_create("chain");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_test(tc, known_answers);
 	tcase_add_test(tc, empty_salt_and_root);
@@ -206,9 +205,5 @@ int main(void)
 	tcase_add_test(tc, bad_arguments);
 	tcase_add_test(tc, salt_digest);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	return suite_run(s);
 }

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "libkvclient/internal.h"
+#include "tests/suite.h"
 #include "tests/unit/client_fake.h"
 
 #define SLAB_SLOTS	64u
@@ -630,8 +631,6 @@ int main(void)
 {
 	Suite *s = suite_create("client_resume");
 	TCase *tc = tcase_create("resume");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 60);
@@ -654,9 +653,5 @@ int main(void)
 	tcase_add_loop_test(tc, books_of_what_was_sent, 0, 8);
 	tcase_add_test(tc, books_with_one_that_waits);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	return suite_run(s);
 }

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "libkvclient/internal.h"
+#include "tests/suite.h"
 #include "tests/unit/client_fake.h"
 
 #define SLAB_SLOTS	64u
@@ -273,8 +274,6 @@ int main(void)
 {
 	Suite *s = suite_create("client_session");
 	TCase *tc = tcase_create("session");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, NULL);
 	tcase_set_timeout(tc, 60);
@@ -284,9 +283,5 @@ int main(void)
 	tcase_add_test(tc, rank_maps_tables_and_slabs);
 	tcase_add_test(tc, epoch_is_raised);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	return suite_run(s);
 }

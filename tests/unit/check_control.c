@@ -7,6 +7,9 @@
 
 #include <check.h>
 
+#include "tests/quiet.h"
+#include "tests/suite.h"
+
 static char msg[KVMD_TEXT_BYTES];
 static struct kvmd_hello h;
 static struct kvmd_space m;
@@ -86,13 +89,13 @@ START_TEST(lengths)
 	for (size_t n = 0; n <= sizeof(u); n++) {
 		if (n == sizeof(h))
 			continue;
-		ck_assert_int_eq(check(&u, n), -EINVAL);
-		ck_assert_ptr_nonnull(strstr(msg, "length"));
+		quiet_assert_int_eq(check(&u, n), -EINVAL);
+		quiet_assert_ptr_nonnull(strstr(msg, "length"));
 		if (n < sizeof(u.h.h))
 			continue;
 		u.h.h.bytes = (uint32_t)n;	/* it says so itself */
-		ck_assert_int_eq(check(&u, n), -EINVAL);
-		ck_assert_ptr_nonnull(strstr(msg, "size"));
+		quiet_assert_int_eq(check(&u, n), -EINVAL);
+		quiet_assert_ptr_nonnull(strstr(msg, "size"));
 		u.h.h.bytes = sizeof(h);
 	}
 }
@@ -379,8 +382,6 @@ int main(void)
 {
 	Suite *s = suite_create("control");
 	TCase *tc = group(s, "heads");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_test(tc, good_messages_pass);
 	tcase_add_test(tc, lengths);
@@ -405,9 +406,5 @@ int main(void)
 	tc = group(s, "join");
 	tcase_add_test(tc, join);
 	tcase_add_test(tc, resume);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

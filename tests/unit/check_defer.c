@@ -3,6 +3,8 @@
  * check_defer.c - queues of nodes, and leases that end only when nobody reads.
  */
 #include "tests/core_rig.h"
+#include "tests/quiet.h"
+#include "tests/suite.h"
 
 static const char *const opts[] = {
 	"pool.blocks=256", "pool.nodes=64", "pool.slab_bytes=64K", "device.host-0.bytes=1M",
@@ -105,12 +107,12 @@ START_TEST(pins_that_come_and_go)
 	for (int i = 0; i < 1500; i++) {
 		e.arg = KVMD_ADV_PIN;
 		e.off = core_args(&a, keys + i % 48 * KVMD_KEY_BYTES, KVMD_KEY_BYTES);
-		ck_assert_int_eq(core_do(&a, &e).res, 1);
+		quiet_assert_int_eq(core_do(&a, &e).res, 1);
 		if (i < 24)
 			continue;
 		e.arg = KVMD_ADV_UNPIN;
 		e.off = core_args(&a, keys + (i - 24) % 48 * KVMD_KEY_BYTES, KVMD_KEY_BYTES);
-		ck_assert_int_eq(core_do(&a, &e).res, 1);
+		quiet_assert_int_eq(core_do(&a, &e).res, 1);
 	}
 	ck_assert_uint_ge(p->nr_free_nodes, 64 - 26);
 }
@@ -340,8 +342,6 @@ int main(void)
 {
 	Suite *s = suite_create("defer");
 	TCase *tc = tcase_create("defer");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, order_and_conditions);
@@ -357,9 +357,5 @@ int main(void)
 	tcase_add_test(tc, pins_of_a_dead_client_are_given_back_once);
 	tcase_set_timeout(tc, 120);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

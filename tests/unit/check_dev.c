@@ -14,6 +14,8 @@
 
 #include "kvmd/lib/fault.h"
 #include "kvmd/wire.h"
+#include "tests/quiet.h"
+#include "tests/suite.h"
 
 #define BYTES	16384
 
@@ -76,8 +78,8 @@ static void filled(void *map, uint64_t from, uint64_t bytes, int with)
 	const uint8_t *b = map;
 
 	for (uint64_t i = from; i < from + bytes; i++)
-		ck_assert_msg(b[i] == with, "byte %llu is %d, not %d", (unsigned long long)i, b[i],
-			      with);
+		quiet_assert_msg(b[i] == with, "byte %llu is %d, not %d", (unsigned long long)i,
+				 b[i], with);
 }
 
 /* ----------------------------------------------------------------- backends */
@@ -511,8 +513,6 @@ int main(void)
 {
 	Suite *s = suite_create("dev");
 	TCase *tc = group(s, "backends");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_test(tc, backends_are_found_by_name);
 	tcase_add_test(tc, init_takes_what_it_is_told);
@@ -534,9 +534,5 @@ int main(void)
 	tcase_add_loop_test(tc, creation_fails, 0, 2);
 	tcase_add_loop_test(tc, a_scrub_fails, 0, 2);
 	tcase_add_loop_test(tc, a_copy_fails, 0, 2);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

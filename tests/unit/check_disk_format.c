@@ -9,6 +9,9 @@
 #include <check.h>
 #include <stdio.h>
 
+#include "tests/quiet.h"
+#include "tests/suite.h"
+
 #define MIB	(1ull << 20)
 #define GIB	(1ull << 30)
 
@@ -245,7 +248,7 @@ END_TEST
 		enum disk_why why; \
 		at[bit / 8] ^= (unsigned char)(1 << bit % 8); \
 		why = (check); \
-		ck_assert_msg(why == DISK_NO_MAGIC || why == DISK_BAD_CRC, "bit %zu: %s", bit, \
+		quiet_assert_msg(why == DISK_NO_MAGIC || why == DISK_BAD_CRC, "bit %zu: %s", bit, \
 			      disk_why_name(why)); \
 		at[bit / 8] ^= (unsigned char)(1 << bit % 8); \
 	} \
@@ -294,21 +297,21 @@ static bool fits(uint64_t file, uint64_t segment, uint64_t hint)
 	char msg[256] = "";
 	int err = disk_super_make(&s, file, segment, hint, msg, sizeof(msg));
 
-	ck_assert(err == 0 || err == -EINVAL);
-	ck_assert(!err == !msg[0]);
+	quiet_assert(err == 0 || err == -EINVAL);
+	quiet_assert(!err == !msg[0]);
 	if (err)
 		return false;
-	ck_assert_int_eq(disk_super_check(&s), DISK_FINE);
-	ck_assert_uint_eq(s.segment_bytes, segment);
-	ck_assert_uint_eq(s.data_off % MIB, 0);
+	quiet_assert_int_eq(disk_super_check(&s), DISK_FINE);
+	quiet_assert_uint_eq(s.segment_bytes, segment);
+	quiet_assert_uint_eq(s.data_off % MIB, 0);
 	/* Nothing overlaps, all is in the file. */
-	ck_assert_uint_eq(disk_summary_at(&s, 0), disk_space_at(DISK_MAX_SPACES, 0));
-	ck_assert_uint_le(disk_summary_at(&s, s.nr_segments), s.data_off);
-	ck_assert_uint_le(disk_data_at(&s, s.nr_segments), file);
-	ck_assert_uint_ge(s.summary_bytes, 4096 + s.nr_headers * 128);
+	quiet_assert_uint_eq(disk_summary_at(&s, 0), disk_space_at(DISK_MAX_SPACES, 0));
+	quiet_assert_uint_le(disk_summary_at(&s, s.nr_segments), s.data_off);
+	quiet_assert_uint_le(disk_data_at(&s, s.nr_segments), file);
+	quiet_assert_uint_ge(s.summary_bytes, 4096 + s.nr_headers * 128);
 	/* Blocks of the hint's size use the segment up, or there is a header for each page. */
-	ck_assert(s.nr_headers * least + least > segment || s.nr_headers == segment / 4096);
-	ck_assert_uint_le((uint64_t)s.nr_segments * s.nr_headers, DISK_MAX_HEADERS);
+	quiet_assert(s.nr_headers * least + least > segment || s.nr_headers == segment / 4096);
+	quiet_assert_uint_le((uint64_t)s.nr_segments * s.nr_headers, DISK_MAX_HEADERS);
 	return true;
 }
 
@@ -374,17 +377,12 @@ END_TEST
 
 static void add(Suite *s, const char *behaviour, const TTest *test)
 {
-	TCase *tc = tcase_create(behaviour);
-
-	tcase_add_test(tc, test);
-	suite_add_tcase(s, tc);
+	suite_test(s, behaviour, test, NULL, NULL);
 }
 
 int main(void)
 {
 	Suite *s = suite_create("disk_format");
-	SRunner *sr;
-	int nr_failed;
 
 	add(s, "what is right is fine", what_is_right_is_fine);
 	add(s, "fields are where the manual says", fields_are_where_the_manual_says);
@@ -400,9 +398,5 @@ int main(void)
 	add(s, "bad layouts are refused", bad_layouts_are_refused);
 	add(s, "every reason has a name", every_reason_has_a_name);
 
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	nr_failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return nr_failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -15,6 +15,8 @@
 
 #include "kvmd/lib/fault.h"
 #include "kvmd/tier/disk_int.h"
+#include "tests/quiet.h"
+#include "tests/suite.h"
 
 #define NR_BLOCKS	600u
 #define NR_REQS		8u
@@ -186,11 +188,12 @@ static void op_restart(void)
 	for (uint32_t n = 1; n <= NR_BLOCKS; n++) {
 		bool there = r.rec[n].place;
 
-		ck_assert_msg(there || before[n] != F_THERE, "seed %u: block %u is gone", seed, n);
-		ck_assert_msg(!there || (before[n] != F_NEVER && before[n] != F_NONE),
-			      "seed %u: block %u is back", seed, n);
+		quiet_assert_msg(there || before[n] != F_THERE, "seed %u: block %u is gone", seed,
+				 n);
+		quiet_assert_msg(!there || (before[n] != F_NEVER && before[n] != F_NONE),
+				 "seed %u: block %u is back", seed, n);
 		if (there)
-			ck_assert_int_eq(drig_read(&r, n), 0);
+			quiet_assert_int_eq(drig_read(&r, n), 0);
 		fate[n] = there ? F_THERE : before[n] == F_THERE ? F_MAYBE : before[n];
 		if (there)
 			r.rec[n].keep = rnd(4) == 0;
@@ -275,16 +278,10 @@ int main(void)
 {
 	Suite *s = suite_create("disk_random");
 	TCase *tc = tcase_create("random operations, faults and restarts");
-	SRunner *sr;
-	int nr_failed;
 
 	tcase_add_loop_test(tc, random_operations, 0,
 			    number("KVMD_SEED", 0) ? 1 : (int)number("KVMD_SEEDS", NR_SEEDS));
 	tcase_set_timeout(tc, 120);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	nr_failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return nr_failed ? 1 : 0;
+	return suite_run(s);
 }

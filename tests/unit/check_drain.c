@@ -7,13 +7,13 @@
 #include "pool_rig.h"
 
 #include "kvmd/lib/stats.h"
+#include "tests/suite.h"
 
 #define P	4096u
 #define SLAB	(8 * P)
 #define NOW	1000
 
 static struct prig r;
-static struct kvmd_space m;
 static struct space *sp;
 static struct gpool *gp;
 static uint32_t ids[6000];
@@ -40,14 +40,9 @@ static bool deadlocked(struct reclaim *rc, struct space *s, uint64_t now_ns)
 
 static const struct reclaim_events events = { .serve = serve, .deadlocked = deadlocked };
 
-static struct gpool *space(const char *name, uint32_t t, uint32_t max_slots, unsigned nr_slabs)
+static struct gpool *space(const char *name, unsigned t, uint32_t max_slots, unsigned nr_slabs)
 {
-	struct space *s;
-
-	prig_geometry(&m, P, max_slots);
-	s = prig_space(&r, name, r.t[t], &m, "lru");
-	prig_grow(&r, &s->gp[0], nr_slabs);
-	return &s->gp[0];
+	return prig_gpool(&r, name, t, P, max_slots, nr_slabs);
 }
 
 static void one_space(unsigned nr_slabs)
@@ -65,12 +60,7 @@ static void teardown(void)
 
 static bool turn(void)
 {
-	bool more;
-
-	r.rc.kick = true;
-	more = reclaim_turn(&r.rc, NOW);
-	prig_work(&r);
-	return more;
+	return prig_turn(&r, NOW);
 }
 
 static void settle(void)
@@ -522,21 +512,10 @@ START_TEST(a_time_given_behind_the_cursor_is_not_forgotten)
 }
 END_TEST
 
-static TCase *group(Suite *s, const char *name)
-{
-	TCase *tc = tcase_create(name);
-
-	tcase_add_checked_fixture(tc, NULL, teardown);
-	suite_add_tcase(s, tc);
-	return tc;
-}
-
 int main(void)
 {
 	Suite *s = suite_create("drain");
-	TCase *tc = group(s, "draining");
-	SRunner *sr;
-	int failed;
+	TCase *tc = suite_group(s, "draining", NULL, teardown);
 
 	tcase_add_test(tc, children_outside_go_with_their_parents);
 	tcase_add_test(tc, parents_outside_stay);
@@ -546,7 +525,7 @@ int main(void)
 	tcase_add_test(tc, an_empty_slab_goes_at_once);
 	tcase_add_test(tc, draining_can_be_taken_back);
 	tcase_add_test(tc, a_turn_is_bounded);
-	tc = group(s, "taking");
+	tc = suite_group(s, "taking", NULL, teardown);
 	tcase_add_test(tc, the_emptiest_slab_moves);
 	tcase_add_test(tc, idle_blocks_are_slack_leased_ones_are_not);
 	tcase_add_test(tc, min_is_kept);
@@ -558,15 +537,11 @@ int main(void)
 	tcase_add_test(tc, another_device_is_no_help);
 	tcase_add_test(tc, one_slab_at_a_time);
 	tcase_add_test(tc, a_space_of_its_largest_size_takes_nothing);
-	tc = group(s, "sweeping");
+	tc = suite_group(s, "sweeping", NULL, teardown);
 	tcase_add_test(tc, a_former_epoch_is_swept);
 	tcase_add_loop_test(tc, blocks_end_with_their_time, 0, 2);
 	tcase_add_test(tc, a_leased_block_outlives_its_time);
 	tcase_add_test(tc, expired_blocks_are_evicted_as_dropped);
 	tcase_add_test(tc, a_time_given_behind_the_cursor_is_not_forgotten);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

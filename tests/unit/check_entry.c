@@ -9,6 +9,8 @@
 #include <check.h>
 #include <stdio.h>
 
+#include "tests/suite.h"
+
 static const struct ring_limits lim = {
 	.max_seqs = 16, .nr_groups = 3, .args_bytes = 65536, .max_blocks = 100,
 };
@@ -448,8 +450,6 @@ int main(void)
 {
 	Suite *s = suite_create("entry");
 	TCase *tc = tcase_create("every operation");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_loop_test(tc, good_entries_pass, 0, KVMD_NR_OP);
 	tcase_add_loop_test(tc, names, 0, KVMD_NR_OP);
@@ -479,9 +479,5 @@ int main(void)
 	tcase_add_loop_test(tc, advice, 0, KVMD_NR_ADV + 2);
 	tcase_add_test(tc, advised_priority);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

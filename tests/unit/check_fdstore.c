@@ -17,6 +17,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/suite.h"
+
 static int sock;
 static char dir[64], path[100];
 
@@ -259,8 +261,6 @@ int main(void)
 {
 	Suite *s = suite_create("fdstore");
 	TCase *tc = tcase_create("fdstore");
-	SRunner *sr;
-	int failed;
 
 	tcase_set_timeout(tc, 60);
 	tcase_add_loop_test(tc, messages, 0, 2);
@@ -270,9 +270,5 @@ int main(void)
 	tcase_add_test(tc, supervisor_that_does_not_read);
 	tcase_add_test(tc, taking);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

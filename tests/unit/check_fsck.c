@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "tests/disk_image.h"
+#include "tests/suite.h"
 
 static struct image im;
 static struct fsck_file found;
@@ -333,8 +334,6 @@ int main(void)
 {
 	Suite *s = suite_create("fsck");
 	TCase *tc = tcase_create("fsck");
-	SRunner *sr;
-	int nr_failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, a_clean_file);
@@ -355,9 +354,5 @@ int main(void)
 	tcase_add_test(tc, a_daemons_lock_is_seen);
 	tcase_add_test(tc, what_is_no_file);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	nr_failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return nr_failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -7,6 +7,7 @@
 
 #include "kvmd/index/ghost.h"
 #include "kvmd/lib/fault.h"
+#include "tests/suite.h"
 
 static uint64_t nth_hash(uint64_t i)
 {
@@ -142,8 +143,6 @@ int main(void)
 {
 	Suite *s = suite_create("ghost");
 	TCase *tc = tcase_create("ghost");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_test(tc, found_until_deleted);
 	tcase_add_test(tc, oldest_of_its_line_gives_way);
@@ -153,9 +152,5 @@ int main(void)
 	tcase_add_test(tc, room_and_budget);
 	tcase_add_test(tc, no_memory);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

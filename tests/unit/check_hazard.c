@@ -6,6 +6,7 @@
 
 #include "kvmd/lib/fault.h"
 #include "kvmd/reclaim/hazard.h"
+#include "tests/suite.h"
 
 #define SECOND	16U
 #define START	1000000U
@@ -208,8 +209,6 @@ int main(void)
 {
 	Suite *s = suite_create("hazard");
 	TCase *tc = tcase_create("hazard");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_test(tc, learns_when_blocks_come_back);
 	tcase_add_test(tc, unknown_class_is_as_all);
@@ -218,9 +217,5 @@ int main(void)
 	tcase_add_test(tc, long_pauses);
 	tcase_add_test(tc, stated_budget);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -9,6 +9,7 @@
 #include "kvmd/lib/mem.h"
 #include "kvmd/lib/sum.h"
 #include "kvmd/svc/keep.h"
+#include "tests/suite.h"
 
 static KEEP_RECORD(struct keep_sid) rec;
 
@@ -157,8 +158,6 @@ int main(void)
 {
 	Suite *s = suite_create("keep");
 	TCase *t = tcase_create("keep");
-	SRunner *r;
-	int failed;
 
 	suite_add_tcase(s, t);
 	tcase_add_test(t, what_was_written_last_counts);
@@ -167,9 +166,5 @@ int main(void)
 	tcase_add_test(t, two_torn_copies_are_none);
 	tcase_add_test(t, numbers_run_over);
 	tcase_add_test(t, a_head_of_another_build_is_refused);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_run(s);
 }

@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "tests/suite.h"
+
 struct pool {
 	bool on;
 	uint32_t count;
@@ -350,17 +352,12 @@ END_TEST
 
 static void add(Suite *s, const char *behaviour, const TTest *test)
 {
-	TCase *tc = tcase_create(behaviour);
-
-	tcase_add_test(tc, test);
-	suite_add_tcase(s, tc);
+	suite_test(s, behaviour, test, NULL, NULL);
 }
 
 int main(void)
 {
 	Suite *s = suite_create("lib_conf");
-	SRunner *sr;
-	int nr_failed;
 
 	add(s, "defaults", defaults);
 	add(s, "a whole file", a_whole_file);
@@ -372,9 +369,5 @@ int main(void)
 	add(s, "parsers", parsers);
 	add(s, "no memory for a text", no_memory_for_a_text);
 
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	nr_failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return nr_failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

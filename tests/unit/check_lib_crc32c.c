@@ -6,6 +6,9 @@
 
 #include <check.h>
 
+#include "tests/quiet.h"
+#include "tests/suite.h"
+
 /* RFC 3720 appendix B.4, and the check value of the CRC catalogues. */
 START_TEST(known_values)
 {
@@ -36,30 +39,21 @@ START_TEST(table_and_instruction_agree)
 	/* All lengths, from odd addresses too. */
 	for (unsigned at = 0; at < 9; at++)
 		for (unsigned n = 0; n + at <= sizeof(buf); n++)
-			ck_assert_uint_eq(crc32c(buf + at, n), crc32c_table(buf + at, n));
+			quiet_assert_uint_eq(crc32c(buf + at, n), crc32c_table(buf + at, n));
 }
 END_TEST
 
 static void add(Suite *s, const char *behaviour, const TTest *test)
 {
-	TCase *tc = tcase_create(behaviour);
-
-	tcase_add_test(tc, test);
-	suite_add_tcase(s, tc);
+	suite_test(s, behaviour, test, NULL, NULL);
 }
 
 int main(void)
 {
 	Suite *s = suite_create("lib_crc32c");
-	SRunner *sr;
-	int nr_failed;
 
 	add(s, "known values", known_values);
 	add(s, "table and instruction agree", table_and_instruction_agree);
 
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	nr_failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return nr_failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -11,6 +11,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/suite.h"
+
 static void arm(const char *spec)
 {
 	char msg[256] = "";
@@ -197,17 +199,12 @@ END_TEST
 
 static void add(Suite *s, const char *behaviour, const TTest *test)
 {
-	TCase *tc = tcase_create(behaviour);
-
-	tcase_add_test(tc, test);
-	suite_add_tcase(s, tc);
+	suite_test(s, behaviour, test, NULL, NULL);
 }
 
 int main(void)
 {
 	Suite *s = suite_create("lib_fault");
-	SRunner *sr;
-	int nr_failed;
 
 	add(s, "disarmed never fails", disarmed_never_fails);
 	add(s, "nth fails once", nth_fails_once);
@@ -219,9 +216,5 @@ int main(void)
 	add(s, "a crash point kills", a_crash_point_kills);
 	add(s, "threads share the count", threads_share_the_count);
 
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	nr_failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return nr_failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -6,6 +6,8 @@
 
 #include <check.h>
 
+#include "tests/suite.h"
+
 START_TEST(seeds_differ)
 {
 	struct hash_seed a, b;
@@ -71,26 +73,17 @@ END_TEST
 
 static void add(Suite *s, const char *behaviour, const TTest *test)
 {
-	TCase *tc = tcase_create(behaviour);
-
-	tcase_add_test(tc, test);
-	suite_add_tcase(s, tc);
+	suite_test(s, behaviour, test, NULL, NULL);
 }
 
 int main(void)
 {
 	Suite *s = suite_create("lib_hash");
-	SRunner *sr;
-	int nr_failed;
 
 	add(s, "seeds differ", seeds_differ);
 	add(s, "same seed same hash", same_seed_same_hash);
 	add(s, "every byte and the tag count", every_byte_and_the_tag_count);
 	add(s, "low bits spread", low_bits_spread);
 
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	nr_failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return nr_failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -8,6 +8,8 @@
 #include <check.h>
 #include <math.h>
 
+#include "tests/suite.h"
+
 START_TEST(values_and_commas)
 {
 	struct json j;
@@ -120,17 +122,12 @@ END_TEST
 
 static void add(Suite *s, const char *behaviour, const TTest *test)
 {
-	TCase *tc = tcase_create(behaviour);
-
-	tcase_add_test(tc, test);
-	suite_add_tcase(s, tc);
+	suite_test(s, behaviour, test, NULL, NULL);
 }
 
 int main(void)
 {
 	Suite *s = suite_create("lib_json");
-	SRunner *sr;
-	int nr_failed;
 
 	add(s, "values and commas", values_and_commas);
 	add(s, "strings are escaped", strings_are_escaped);
@@ -139,9 +136,5 @@ int main(void)
 	add(s, "long text grows", long_text_grows);
 	add(s, "out of memory is sticky", out_of_memory_is_sticky);
 
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	nr_failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return nr_failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -6,6 +6,8 @@
 
 #include <check.h>
 
+#include "tests/suite.h"
+
 struct item {
 	int v;
 	struct list node;
@@ -86,26 +88,17 @@ END_TEST
 
 static void add(Suite *s, const char *behaviour, const TTest *test)
 {
-	TCase *tc = tcase_create(behaviour);
-
-	tcase_add_test(tc, test);
-	suite_add_tcase(s, tc);
+	suite_test(s, behaviour, test, NULL, NULL);
 }
 
 int main(void)
 {
 	Suite *s = suite_create("lib_list");
-	SRunner *sr;
-	int nr_failed;
 
 	add(s, "new list is empty", new_list_is_empty);
 	add(s, "order of add and add tail", order_of_add_and_add_tail);
 	add(s, "delete leaves the node empty", delete_leaves_the_node_empty);
 	add(s, "delete while walking", delete_while_walking);
 
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	nr_failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return nr_failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

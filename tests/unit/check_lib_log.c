@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tests/suite.h"
+
 static int saved_stderr;
 static FILE *said;
 
@@ -153,17 +155,12 @@ END_TEST
 
 static void add(Suite *s, const char *behaviour, const TTest *test)
 {
-	TCase *tc = tcase_create(behaviour);
-
-	tcase_add_test(tc, test);
-	suite_add_tcase(s, tc);
+	suite_test(s, behaviour, test, NULL, NULL);
 }
 
 int main(void)
 {
 	Suite *s = suite_create("lib_log");
-	SRunner *sr;
-	int nr_failed;
 
 	add(s, "levels have names", levels_have_names);
 	add(s, "level decides and lines stay lines", level_decides_and_lines_stay_lines);
@@ -173,9 +170,5 @@ int main(void)
 	add(s, "the rate limit counts what it drops", the_rate_limit_counts_what_it_drops);
 	add(s, "clocks go forward and the driven one stands", clocks_go_forward_and_the_driven_one_stands);
 
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	nr_failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return nr_failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tests/suite.h"
+
 #define MIB	(1UL << 20)
 
 START_TEST(heap_is_zeroed_and_checked)
@@ -239,17 +241,12 @@ END_TEST
 
 static void add(Suite *s, const char *behaviour, const TTest *test)
 {
-	TCase *tc = tcase_create(behaviour);
-
-	tcase_add_test(tc, test);
-	suite_add_tcase(s, tc);
+	suite_test(s, behaviour, test, NULL, NULL);
 }
 
 int main(void)
 {
 	Suite *s = suite_create("lib_mem");
-	SRunner *sr;
-	int nr_failed;
 
 	add(s, "heap is zeroed and checked", heap_is_zeroed_and_checked);
 	add(s, "big memory", big_memory);
@@ -263,9 +260,5 @@ int main(void)
 	add(s, "bad sizes are refused", bad_sizes_are_refused);
 	add(s, "everything can be made to fail", everything_can_be_made_to_fail);
 
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	nr_failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return nr_failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -20,6 +20,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "tests/quiet.h"
+#include "tests/suite.h"
+
 #define MS	1000000ULL
 
 struct wait {
@@ -36,11 +39,11 @@ static void wait_done(struct uring_req *r, int res)
 {
 	struct wait *w = container_of(r, struct wait, req);
 
-	ck_assert(!r->armed);
+	quiet_assert(!r->armed);
 	w->res = res;
 	w->nr++;
 	if (w->again)
-		ck_assert_int_eq(uring_poll_fd(w->again, r, w->fd, POLLIN), 0);
+		quiet_assert_int_eq(uring_poll_fd(w->again, r, w->fd, POLLIN), 0);
 }
 
 static struct wait new_wait(void)
@@ -262,13 +265,13 @@ START_TEST(completions_overflow)
 	raise_event(efd);
 	for (i = 0; i < NR; i++) {
 		w[i] = new_wait();
-		ck_assert_int_eq(uring_poll_fd(ring, &w[i].req, efd, POLLIN), 0);
+		quiet_assert_int_eq(uring_poll_fd(ring, &w[i].req, efd, POLLIN), 0);
 	}
 	while (n < NR)
 		n += (int)uring_wait(ring, UINT64_MAX);
 	ck_assert_int_eq(n, NR);
 	for (i = 0; i < NR; i++)
-		ck_assert_int_eq(w[i].nr, 1);
+		quiet_assert_int_eq(w[i].nr, 1);
 	ck_assert_uint_eq(uring_poll(ring), 0);
 	close_ring();
 	free(w);
@@ -445,17 +448,17 @@ START_TEST(many_reads_in_flight)
 	run_io(&w[0], IO);
 	for (i = 0; i < NR; i++) {
 		w[i] = new_wait();
-		ck_assert_int_eq(uring_pread(ring, &w[i].req, 0, 0, m + IO + i * BYTES, BYTES,
-					     (uint64_t)i * BYTES % IO), 0);
+		quiet_assert_int_eq(uring_pread(ring, &w[i].req, 0, 0, m + IO + i * BYTES, BYTES,
+						(uint64_t)i * BYTES % IO), 0);
 	}
 	/* Never asleep: deferred completions come by uring_poll() alone. */
 	while (n < NR)
 		n += (int)uring_poll(ring);
 	ck_assert_int_eq(n, NR);
 	for (i = 0; i < NR; i++) {
-		ck_assert_int_eq(w[i].nr, 1);
-		ck_assert_int_eq(w[i].res, BYTES);
-		ck_assert_int_eq(m[IO + i * BYTES], i % (int)(IO / BYTES) + 1);
+		quiet_assert_int_eq(w[i].nr, 1);
+		quiet_assert_int_eq(w[i].res, BYTES);
+		quiet_assert_int_eq(m[IO + i * BYTES], i % (int)(IO / BYTES) + 1);
 	}
 	close_ring();
 	close(fd);
@@ -510,17 +513,12 @@ END_TEST
 
 static void add(Suite *s, const char *behaviour, const TTest *test)
 {
-	TCase *tc = tcase_create(behaviour);
-
-	tcase_add_test(tc, test);
-	suite_add_tcase(s, tc);
+	suite_test(s, behaviour, test, NULL, NULL);
 }
 
 int main(void)
 {
 	Suite *s = suite_create("lib_uring");
-	SRunner *sr;
-	int nr_failed;
 
 	add(s, "nothing to do", nothing_to_do);
 	add(s, "poll of a ready fd", poll_of_a_ready_fd);
@@ -541,9 +539,5 @@ int main(void)
 	add(s, "no memory and bad size", no_memory_and_bad_size);
 	add(s, "a poll of nothing is no system call", a_poll_of_nothing_is_no_system_call);
 
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	nr_failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return nr_failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

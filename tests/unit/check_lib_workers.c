@@ -3,6 +3,7 @@
  * check_lib_workers.c - threads for what can only block.
  */
 #include "kvmd/lib/fault.h"
+#include "kvmd/lib/worker_bell.h"
 #include "kvmd/lib/workers.h"
 
 #include <check.h>
@@ -133,6 +134,29 @@ START_TEST(notify_fd_is_quiet_until_something_is_done)
 }
 END_TEST
 
+START_TEST(a_bell_ends_the_wait_each_time)
+{
+	struct worker_bell bell;
+	struct workers *w;
+	struct uring *u;
+	struct job j = { .work = new_work() };
+
+	ck_assert_int_eq(workers_create(1, &w), 0);
+	ck_assert_int_eq(uring_create(8, &u), 0);
+	ck_assert_int_eq(worker_bell_start(&bell, u, w), 0);
+	for (int i = 1; i <= 3; i++) {
+		workers_submit(w, &j.work);
+		while (nr_done < i) {
+			ck_assert_uint_ge(uring_wait(u, UINT64_MAX), 1);
+			workers_reap(w);
+		}
+	}
+	ck_assert_int_eq(j.ran, 3);
+	uring_destroy(u);
+	workers_destroy(w);
+}
+END_TEST
+
 START_TEST(two_threads_work_at_once)
 {
 	struct workers *w;
@@ -212,6 +236,59 @@ START_TEST(destroy_runs_what_is_queued)
 }
 END_TEST
 
+struct foreigner {
+	struct workers *w;
+	struct job j[200];
+};
+
+static void *foreign_thread(void *arg)
+{
+	struct foreigner *f = arg;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(f->j); i++) {
+		if (i & 1)
+			workers_adopt(f->w);
+		workers_finish(f->w, &f->j[i].work);
+	}
+	return NULL;
+}
+
+/* Half of the work is counted here, as a request is, half of it over there, as news is. */
+START_TEST(foreign_threads_hand_work_back)
+{
+	static struct foreigner f[3];
+	struct workers *w;
+	pthread_t t[3];
+
+	ck_assert_int_eq(workers_create(1, &w), 0);
+	for (unsigned k = 0; k < 3; k++) {
+		f[k].w = w;
+		for (unsigned i = 0; i < ARRAY_SIZE(f[k].j); i++) {
+			f[k].j[i] = (struct job){ .work = new_work() };
+			if (!(i & 1))
+				workers_adopt(w);
+		}
+	}
+	ck_assert_uint_eq(workers_nr_pending(w), 300);
+	for (unsigned k = 0; k < 3; k++)
+		ck_assert_int_eq(pthread_create(&t[k], NULL, foreign_thread, &f[k]), 0);
+	reap_until(w, 600);
+	for (unsigned k = 0; k < 3; k++) {
+		int last = 0;
+		bool ordered = true;
+
+		pthread_join(t[k], NULL);
+		for (unsigned i = 0; i < ARRAY_SIZE(f[k].j); i++) {
+			ordered &= !f[k].j[i].ran && f[k].j[i].done > last;
+			last = f[k].j[i].done;
+		}
+		ck_assert(ordered);
+	}
+	ck_assert_uint_eq(workers_nr_pending(w), 0);
+	workers_destroy(w);
+}
+END_TEST
+
 START_TEST(bad_arguments_and_no_memory)
 {
 	struct workers *w = NULL;
@@ -244,9 +321,11 @@ int main(void)
 	add(s, "one thread keeps the order", one_thread_keeps_the_order);
 	add(s, "a done work can be submitted again", a_done_work_can_be_submitted_again);
 	add(s, "notify fd is quiet until something is done", notify_fd_is_quiet_until_something_is_done);
+	add(s, "a bell ends the wait each time", a_bell_ends_the_wait_each_time);
 	add(s, "two threads work at once", two_threads_work_at_once);
 	add(s, "urgent work overtakes the rest", urgent_work_overtakes_the_rest);
 	add(s, "destroy runs what is queued", destroy_runs_what_is_queued);
+	add(s, "foreign threads hand work back", foreign_threads_hand_work_back);
 	add(s, "bad arguments and no memory", bad_arguments_and_no_memory);
 
 	sr = srunner_create(s);

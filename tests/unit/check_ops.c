@@ -6,6 +6,7 @@
 #include "kvmd/lib/clock.h"
 #include "kvmd/lib/stats.h"
 #include "tests/core_rig.h"
+#include "tests/suite.h"
 
 static const char *const opts[] = {
 	"pool.blocks=48", "pool.nodes=64", "pool.slab_bytes=64K", "device.host-0.bytes=4M",
@@ -449,8 +450,6 @@ int main(void)
 {
 	Suite *s = suite_create("ops");
 	TCase *tc = tcase_create("ops");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, sequence_must_be_there);
@@ -469,9 +468,5 @@ int main(void)
 	tcase_add_test(tc, published_blocks_outlive_their_client);
 	tcase_set_timeout(tc, 120);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

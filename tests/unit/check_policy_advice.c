@@ -7,6 +7,8 @@
 
 #include "kvmd/reclaim/policy.h"
 #include "policy_rig.h"
+#include "tests/quiet.h"
+#include "tests/suite.h"
 
 #define NR_POLICY	3
 #define SECOND		POLICY_TICKS_PER_S
@@ -228,7 +230,7 @@ START_TEST(never_before_a_lower_rank)
 			struct block *b = &r.pool->blk[k];
 
 			if (b->flags & BLK_F_IDLE && !b->nr_kids)
-				ck_assert_uint_ge(policy_rank(b, r.pool->now), rank);
+				quiet_assert_uint_ge(policy_rank(b, r.pool->now), rank);
 		}
 		rig_remove(&r, id);
 	}
@@ -242,8 +244,6 @@ int main(void)
 {
 	Suite *s = suite_create("policy_advice");
 	TCase *tc = tcase_create("advice");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_loop_test(tc, order_of_ranks, 0, NR_POLICY);
 	tcase_add_loop_test(tc, advised_before_it_is_idle, 0, NR_POLICY);
@@ -257,9 +257,5 @@ int main(void)
 	tcase_add_loop_test(tc, rank_beats_worth, 0, NR_POLICY);
 	tcase_add_loop_test(tc, never_before_a_lower_rank, 0, NR_POLICY);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -7,6 +7,7 @@
 
 #include "kvmd/reclaim/policy.h"
 #include "policy_rig.h"
+#include "tests/suite.h"
 
 #define SECOND	POLICY_TICKS_PER_S
 
@@ -284,8 +285,6 @@ int main(void)
 {
 	Suite *s = suite_create("policy_density");
 	TCase *tc = tcase_create("density");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, learns_from_hints);
@@ -298,9 +297,5 @@ int main(void)
 	tcase_add_test(tc, turns_are_counted);
 	tcase_add_test(tc, hit_while_leased);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -7,6 +7,7 @@
 #include "kvmd/lib/fault.h"
 #include "kvmd/reclaim/policy.h"
 #include "policy_rig.h"
+#include "tests/suite.h"
 
 static struct rig r;
 
@@ -211,8 +212,6 @@ int main(void)
 {
 	Suite *s = suite_create("policy_lru");
 	TCase *tc = tcase_create("lru");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, nothing_idle_no_victim);
@@ -226,9 +225,5 @@ int main(void)
 	tcase_add_test(tc, table);
 	tcase_add_loop_test(tc, no_memory, 0, 3);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -4,6 +4,7 @@
  */
 #include "kvmd/lib/mem.h"
 #include "pool_rig.h"
+#include "tests/suite.h"
 
 static struct prig r;
 static struct kvmd_space m;
@@ -169,6 +170,31 @@ START_TEST(bad_slot_is_never_used_again)
 }
 END_TEST
 
+/* Who holds it goes on; nobody gets its slot after that. */
+START_TEST(a_poisoned_slot_is_bad_when_it_is_freed)
+{
+	uint32_t id, other, slot;
+
+	prig_grow(&r, gp, 1);
+	id = prig_alloc(&r, gp);
+	other = prig_alloc(&r, gp);
+	slot = pool_block(r.p, id)->slot;
+	pool_poison(r.p, pool_block(r.p, id));
+	ck_assert_uint_eq(pool_block(r.p, id)->state, BLK_OPEN);
+	ck_assert_uint_eq(r.t[0]->hbm_bytes, 2 * gp->slot_bytes);
+	pool_free(r.p, pool_block(r.p, id));
+	ck_assert_uint_eq(pool_block(r.p, id)->state, BLK_BAD);
+	ck_assert_uint_eq(r.t[0]->hbm_bytes, gp->slot_bytes);
+	pool_free(r.p, pool_block(r.p, other));
+	for (int i = 0; i < 6; i++) {
+		other = prig_alloc(&r, gp);
+		ck_assert_uint_ne(other, 0);
+		ck_assert_uint_ne(pool_block(r.p, other)->slot, slot);
+	}
+	prig_check(&r);
+}
+END_TEST
+
 START_TEST(nodes)
 {
 	uint32_t n[64];
@@ -248,8 +274,6 @@ int main(void)
 {
 	Suite *s = suite_create("pool");
 	TCase *tc = tcase_create("pool");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, all_or_nothing);
@@ -259,14 +283,11 @@ int main(void)
 	tcase_add_test(tc, records_run_out);
 	tcase_add_test(tc, planes_and_shards);
 	tcase_add_test(tc, bad_slot_is_never_used_again);
+	tcase_add_test(tc, a_poisoned_slot_is_bad_when_it_is_freed);
 	tcase_add_test(tc, nodes);
 	tcase_add_test(tc, check_catches_damage);
 	tcase_add_test(tc, fresh_records_are_not_touched);
 	tcase_set_timeout(tc, 120);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -6,6 +6,8 @@
 
 #include "pool_rig.h"
 #include "tests/core_rig.h"
+#include "tests/quiet.h"
+#include "tests/suite.h"
 
 #define MAX_KEYS	64
 #define MAX_TOKENS	512
@@ -57,7 +59,7 @@ static uint32_t cache(uint32_t g, uint32_t pos)
 			       prig_find(&r, sp, (uint8_t)g, key_of(g, pos - 1)) : NULL;
 	uint32_t id = prig_alloc(&r, &sp->gp[g]);
 
-	ck_assert_ptr_null(prig_seal(&r, id, key_of(g, pos), before ? pool_id(r.p, before) : 0));
+	quiet_assert_ptr_null(prig_seal(&r, id, key_of(g, pos), before ? pool_id(r.p, before) : 0));
 	prig_put(&r, id);
 	have[g][pos] = true;
 	return id;
@@ -367,8 +369,6 @@ int main(void)
 {
 	Suite *s = suite_create("prefix");
 	TCase *one = tcase_create("one group"), *more = tcase_create("groups");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_checked_fixture(one, setup, teardown);
 	tcase_add_test(one, leading_blocks);
@@ -384,9 +384,5 @@ int main(void)
 	tcase_set_timeout(more, 120);
 	suite_add_tcase(s, one);
 	suite_add_tcase(s, more);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

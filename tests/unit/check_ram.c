@@ -1,18 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * check_ram.c - places and chunks of the RAM tier: classes, stealing, size,
- * a second life, and everything that can be lacking.
+ * check_ram.c - places and chunks of the RAM tier: classes, stealing, size.
  */
 #include "ram_rig.h"
 
-#include <fcntl.h>
-#include <stdio.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include "kvmd/lib/fault.h"
-#include "kvmd/lib/sum.h"
 #include "kvmd/tier/ram_int.h"
+#include "tests/quiet.h"
+#include "tests/suite.h"
 
 #define MIB	(1ull << 20)
 #define CHUNK	(2 * MIB)
@@ -37,18 +31,6 @@ static uint32_t chunk_of(uint32_t place)
 	return (place - 1) >> RAM_IDX_BITS;
 }
 
-/* As many blocks of @gp as fit, records from @first on; their places by record. */
-static uint32_t fill(struct gpool *gp, uint32_t first, uint32_t *ret_place, uint32_t most)
-{
-	uint32_t nr = 0, place;
-
-	while (nr < most && (place = rrig_alloc(&r, gp, first + nr))) {
-		ret_place[nr++] = place;
-		ck_assert_uint_eq(ram_owner(r.t, place), first + nr - 1);
-	}
-	return nr;
-}
-
 /* ---------------------------------------------------------------------- places */
 
 START_TEST(places_are_apart_and_all_of_them_are_given_out)
@@ -58,7 +40,7 @@ START_TEST(places_are_apart_and_all_of_them_are_given_out)
 
 	rrig_tier(&r, 2 * CHUNK, CHUNK);
 	ck_assert_uint_eq(r.t->bytes, 2 * CHUNK);
-	nr = fill(small, 1, place, 600);
+	nr = rrig_fill(&r, small, 1, place, 600);
 	ck_assert_uint_eq(nr, 512);
 	ck_assert_uint_eq(r.t->used_bytes, 2 * CHUNK);
 	for (uint32_t i = 0; i < nr; i++) {
@@ -78,7 +60,7 @@ START_TEST(places_are_apart_and_all_of_them_are_given_out)
 	for (uint32_t i = 0; i < nr; i += 2)
 		rrig_free(&r, place[i]);
 	rrig_clean(&r);
-	ck_assert_uint_eq(fill(small, 1000, place, 600), 256);
+	ck_assert_uint_eq(rrig_fill(&r, small, 1000, place, 600), 256);
 	rrig_clean(&r);
 }
 END_TEST
@@ -117,7 +99,7 @@ START_TEST(a_partly_used_chunk_comes_first)
 	ck_assert_uint_eq(chunk_of(a), chunk_of(c));
 	ck_assert_uint_ne(chunk_of(a), chunk_of(b));
 	/* Three more fill b's chunk, the next takes another. */
-	ck_assert_uint_eq(fill(large, 10, place, 4), 4);
+	ck_assert_uint_eq(rrig_fill(&r, large, 10, place, 4), 4);
 	ck_assert_uint_eq(chunk_of(place[2]), chunk_of(b));
 	ck_assert_uint_ne(chunk_of(place[3]), chunk_of(b));
 	rrig_clean(&r);
@@ -133,7 +115,7 @@ START_TEST(an_empty_chunk_is_for_any_class)
 		struct gpool *gp = round % 2 ? small : large;
 		struct gpool *other = round % 2 ? large : small;
 
-		nr = fill(gp, 1, place, 512);
+		nr = rrig_fill(&r, gp, 1, place, 512);
 		ck_assert_uint_eq(nr, round % 2 ? 512 : 8);
 		ck_assert_uint_eq(rrig_alloc(&r, other, 1), 0);
 		for (uint32_t i = 1; i < nr; i++)
@@ -156,7 +138,7 @@ START_TEST(held_memory_is_not_reused)
 	uint32_t place[512], nr;
 
 	rrig_tier(&r, CHUNK, CHUNK);
-	nr = fill(large, 1, place, 512);
+	nr = rrig_fill(&r, large, 1, place, 512);
 	ck_assert_uint_eq(nr, 4);
 	ram_hold(r.t, place[1]);
 	ram_hold(r.t, place[1]);
@@ -166,7 +148,7 @@ START_TEST(held_memory_is_not_reused)
 	ck_assert_ptr_nonnull(ram_mem(r.t, place[1]));
 	rrig_clean(&r);
 	ck_assert_uint_eq(rrig_alloc(&r, small, 1), 0);
-	ck_assert_uint_eq(fill(large, 1, place, 512), 3);
+	ck_assert_uint_eq(rrig_fill(&r, large, 1, place, 512), 3);
 	for (uint32_t i = 0; i < 3; i++)
 		rrig_free(&r, place[i]);
 	ram_put(r.t, (0 << RAM_IDX_BITS | 1) + 1);
@@ -228,9 +210,9 @@ START_TEST(random_use_stays_clean)
 			uint64_t bytes = tier_block_bytes(have[i].gp);
 			const uint8_t *mem = ram_mem(r.t, have[i].place);
 
-			ck_assert_uint_eq(ram_owner(r.t, have[i].place), have[i].block);
-			ck_assert_uint_eq(mem[0], have[i].block & 0xff);
-			ck_assert_uint_eq(mem[bytes - 1], have[i].block & 0xff);
+			quiet_assert_uint_eq(ram_owner(r.t, have[i].place), have[i].block);
+			quiet_assert_uint_eq(mem[0], have[i].block & 0xff);
+			quiet_assert_uint_eq(mem[bytes - 1], have[i].block & 0xff);
 			rrig_free(&r, have[i].place);
 			if (have[i].held)
 				ram_put(r.t, have[i].place);
@@ -256,7 +238,7 @@ START_TEST(a_chunk_is_stolen_for_another_class)
 
 	rrig_tier(&r, 2 * CHUNK, CHUNK);
 	ck_assert_uint_eq(ram_steal(r.t, large), 0);	/* there is room */
-	ck_assert_uint_eq(fill(small, 1, &place[1], 512), 512);
+	ck_assert_uint_eq(rrig_fill(&r, small, 1, &place[1], 512), 512);
 	rrig_free(&r, place[512]);			/* its chunk has the fewest */
 	place[512] = 0;
 	while (!(got = rrig_alloc(&r, large, 1000))) {
@@ -286,8 +268,8 @@ START_TEST(a_robbed_class_may_rob_too)
 
 	rrig_tier(&r, 2 * CHUNK, CHUNK);
 	place[0] = rrig_alloc(&r, large, 1);
-	ck_assert_uint_eq(fill(large, 2, &place[1], 3), 3);
-	nr = fill(small, 5, &place[4], 500);
+	ck_assert_uint_eq(rrig_fill(&r, large, 2, &place[1], 3), 3);
+	nr = rrig_fill(&r, small, 5, &place[4], 500);
 	ck_assert_uint_eq(nr, 256);
 	ck_assert_uint_eq(ram_steal(r.t, small), 1);
 	ck_assert_uint_eq(rrig_alloc(&r, large, 1000), 0);
@@ -306,7 +288,7 @@ START_TEST(stealing_goes_on_while_it_gets_on)
 	uint32_t place[8];
 
 	rrig_tier(&r, CHUNK, CHUNK);
-	ck_assert_uint_eq(fill(large, 1, place, 8), 4);
+	ck_assert_uint_eq(rrig_fill(&r, large, 1, place, 8), 4);
 	for (uint32_t i = 1; i <= 4; i++)
 		ck_assert_uint_eq(ram_steal(r.t, small), i);
 	rrig_free(&r, place[0]);
@@ -324,7 +306,7 @@ START_TEST(a_chunk_that_stays_is_given_up)
 	uint32_t place[8], owner, nr = 0, seen = 0;
 
 	rrig_tier(&r, CHUNK, CHUNK);
-	ck_assert_uint_eq(fill(large, 0x10, place, 8), 4);
+	ck_assert_uint_eq(rrig_fill(&r, large, 0x10, place, 8), 4);
 	ram_hold(r.t, place[2]);
 	/* One pass names each owner once, but not what is held; nobody lets go. */
 	while ((owner = ram_steal(r.t, small))) {
@@ -364,7 +346,7 @@ START_TEST(it_grows_and_shrinks)
 	rrig_poll(&r);
 	ck_assert_uint_eq(r.t->bytes, 5 * CHUNK);
 	ck_assert_uint_eq(rrig_info(&r).nr_ready, 5);
-	ck_assert_uint_eq(fill(large, 1, place, 64), 20);
+	ck_assert_uint_eq(rrig_fill(&r, large, 1, place, 64), 20);
 	ck_assert_uint_eq(ram_drain_next(r.t), 0);
 	ck_assert_int_eq(ram_resize(r.t, 2 * CHUNK), 0);
 	rrig_settle(&r);
@@ -395,7 +377,7 @@ START_TEST(draining_empties_all_of_it)
 	uint32_t place[64], owner, nr = 0, last = UINT32_MAX;
 
 	rrig_tier(&r, 3 * CHUNK, CHUNK);
-	ck_assert_uint_eq(fill(large, 1, place, 64), 12);
+	ck_assert_uint_eq(rrig_fill(&r, large, 1, place, 64), 12);
 	ram_hold(r.t, place[5]);
 	r.t->draining = true;
 	while ((owner = ram_drain_next(r.t))) {
@@ -449,338 +431,15 @@ START_TEST(sizes_are_checked)
 }
 END_TEST
 
-/* --------------------------------------------------------- what can be lacking */
-
-START_TEST(it_serves_while_it_grows)
-{
-	uint32_t place = 0;
-
-	if (!rrig_may_register())
-		return;
-	ck_assert_int_eq(rrig_create(&r, 6 * CHUNK, CHUNK), 0);
-	ck_assert_uint_eq(r.t->bytes, 0);
-	ck_assert_uint_eq(rrig_alloc(&r, large, 1), 0);
-	while (!r.t->bytes)
-		ck_assert(rrig_turn(&r));
-	place = rrig_alloc(&r, large, 1);
-	ck_assert_uint_ne(place, 0);
-	ck_assert_int_eq(ram_buf(r.t, place), -1);
-	ck_assert_uint_eq(rrig_info(&r).start_ns, 0);
-	rrig_settle(&r);
-	rrig_clean(&r);
-	/* One registration a turn at most. */
-	for (uint32_t n = 1; r.t->ops->next_ns(r.t); n++) {
-		uint64_t was = rrig_info(&r).registered_bytes;
-
-		(void)r.t->ops->poll(r.t);
-		ck_assert_uint_le(rrig_info(&r).registered_bytes, was + CHUNK);
-	}
-	ck_assert_uint_eq(rrig_info(&r).registered_bytes, 6 * CHUNK);
-	ck_assert_int_eq(ram_buf(r.t, place), (int)chunk_of(place));
-}
-END_TEST
-
-START_TEST(a_chunk_that_cannot_be_made_ends_the_growth)
-{
-	char spec[32];
-
-	for (unsigned n = 1; n <= 3; n++) {
-		struct ram_info i;
-
-		r.no_buffers = true;
-		snprintf(spec, sizeof(spec), "chunk:nth=%u", n);
-		rrig_arm(spec);
-		rrig_tier(&r, 3 * CHUNK, CHUNK);
-		i = rrig_info(&r);
-		ck_assert_uint_eq(i.nr_ready, n - 1);
-		ck_assert_uint_eq(r.t->bytes, (n - 1) * CHUNK);
-		ck_assert_uint_eq(i.start_ns, 0);
-		ck_assert_ptr_nonnull(strstr(i.text, "could not be made"));
-		ck_assert_int_eq(!rrig_alloc(&r, small, 1), n == 1);
-		rrig_clean(&r);
-		/* Asked again, it is tried again. */
-		fault_disarm();
-		ck_assert_int_eq(ram_resize(r.t, 3 * CHUNK), 0);
-		rrig_settle(&r);
-		ck_assert_uint_eq(r.t->bytes, 3 * CHUNK);
-		teardown();
-		setup();
-	}
-}
-END_TEST
-
-/* The first, second, ... allocation fails: no tier, or one that works. */
-START_TEST(lack_of_memory_leaves_nothing)
-{
-	unsigned refused = 0, stuck = 0;
-	char spec[32];
-	bool hit = true;
-
-	for (unsigned n = 1; hit; n++) {
-		int err;
-
-		snprintf(spec, sizeof(spec), "alloc:nth=%u", n);
-		rrig_arm(spec);
-		err = rrig_create(&r, 2 * CHUNK, CHUNK);
-		ck_assert(!err || err == -ENOMEM);
-		if (!err) {
-			rrig_settle(&r);
-			rrig_poll(&r);
-			stuck += r.t->bytes < 2 * CHUNK;
-			rrig_clean(&r);
-		}
-		hit = fault_nr_hits(FAULT_ALLOC);
-		refused += err != 0;
-		teardown();
-		setup();
-		ck_assert_uint_lt(n, 100);
-	}
-	ck_assert_uint_gt(refused, 2);
-	ck_assert_uint_gt(stuck, 2);
-}
-END_TEST
-
-START_TEST(what_cannot_be_locked_is_used_unlocked)
-{
-	const struct ram_opts o = { .bytes = 3 * CHUNK, .chunk_bytes = CHUNK, .lock = true };
-
-	rrig_arm("lock:every=1");
-	ck_assert_int_eq(ram_create(&o, NULL, r.slow, NULL, &r.t), 0);
-	rrig_settle(&r);
-	ck_assert_uint_eq(r.t->bytes, 3 * CHUNK);
-	ck_assert_uint_eq(rrig_info(&r).locked_bytes, 0);
-	ck_assert_ptr_nonnull(strstr(rrig_info(&r).text, "chunk 0 is used unlocked"));
-	ck_assert_ptr_nonnull(strstr(rrig_info(&r).text, "RLIMIT_MEMLOCK"));
-	ck_assert_int_eq(ram_buf(r.t, rrig_alloc(&r, small, 1)), -1);
-	ck_assert_uint_eq(r.t->ops->next_ns(r.t), 0);
-}
-END_TEST
-
-START_TEST(what_is_not_registered_is_used_all_the_same)
-{
-	uint32_t place[64];
-
-	if (!rrig_may_register())
-		return;
-	rrig_arm("register:nth=2");
-	rrig_tier(&r, 3 * CHUNK, CHUNK);
-	ck_assert_uint_eq(rrig_info(&r).registered_bytes, 2 * CHUNK);
-	ck_assert_ptr_nonnull(strstr(rrig_info(&r).text, "no fixed buffer"));
-	ck_assert_uint_eq(fill(large, 1, place, 64), 12);
-	for (int i = 0; i < 12; i++)
-		ck_assert_int_eq(ram_buf(r.t, place[i]),
-				 chunk_of(place[i]) == 1 ? -1 : (int)chunk_of(place[i]));
-	rrig_clean(&r);
-	for (int i = 0; i < 12; i++)
-		rrig_free(&r, place[i]);
-	ck_assert_int_eq(ram_resize(r.t, 0), 0);
-	rrig_settle(&r);
-	ck_assert_uint_eq(rrig_info(&r).registered_bytes, 0);
-	ck_assert_uint_eq(r.t->ops->next_ns(r.t), 0);
-}
-END_TEST
-
-START_TEST(pages_are_told_and_add_up)
-{
-	const struct ram_opts o = {
-		.bytes = 2 * CHUNK, .chunk_bytes = CHUNK, .hugetlb = true, .lock = true,
-	};
-	struct ram_info i;
-
-	ck_assert_int_eq(ram_create(&o, NULL, r.slow, NULL, &r.t), 0);
-	rrig_settle(&r);
-	i = rrig_info(&r);
-	ck_assert_uint_eq(i.hugetlb_bytes + i.thp_bytes + i.small_bytes, 2 * CHUNK);
-	ck_assert(i.locked_bytes || strstr(i.text, "unlocked"));
-	if (!i.hugetlb_bytes && i.locked_bytes)
-		ck_assert_ptr_nonnull(strstr(i.text, "hugetlb"));
-}
-END_TEST
-
-/* The owner joined its workers: what they finished last nobody reaped. */
-START_TEST(an_end_in_the_middle_of_a_job)
-{
-	ck_assert_int_eq(rrig_create(&r, 2 * CHUNK, CHUNK), 0);
-	if (_i)
-		ck_assert(rrig_turn(&r));
-	workers_destroy(r.slow);
-	r.t->ops->destroy(r.t);
-	r.t = NULL;
-	ck_assert_int_eq(workers_create(1, &r.slow), 0);
-}
-END_TEST
-
-/* ----------------------------------------------------------------- second life */
-
-START_TEST(a_restart_finds_what_was_there)
-{
-	uint32_t place[8], s, fresh;
-
-	rrig_tier(&r, 2 * CHUNK, CHUNK);
-	ck_assert_uint_eq(fill(large, 1, place, 3), 3);
-	s = rrig_alloc(&r, small, 4);
-	for (int i = 0; i < 3; i++) {
-		memset(ram_mem(r.t, place[i]), 0x40 + i, 512 * 1024);
-		ram_set_sum(r.t, place[i], sum_of(ram_mem(r.t, place[i]), 512 * 1024));
-	}
-	memset(ram_mem(r.t, s), 7, 8064);
-	ram_set_sum(r.t, s, 77);
-	ck_assert_int_eq(rrig_restart(&r, 3 * CHUNK), 0);
-	ck_assert_uint_eq(r.t->bytes, 2 * CHUNK);
-	ck_assert_uint_eq(r.t->used_bytes, 0);
-	ck_assert_uint_eq(ram_owner(r.t, place[0]), 0);
-	/* Class, range, number, record, twice. */
-	ck_assert(!ram_claim(r.t, place[0], small, 1));
-	ck_assert(!ram_claim(r.t, s, large, 1));
-	ck_assert(!ram_claim(r.t, place[0] + 4, large, 1));
-	ck_assert(!ram_claim(r.t, 0, large, 1));
-	ck_assert(!ram_claim(r.t, UINT32_MAX, large, 1));
-	ck_assert(!ram_claim(r.t, (2u << RAM_IDX_BITS) + 1, large, 1));
-	ck_assert(!ram_claim(r.t, place[0], large, 0));
-	rrig_clean(&r);
-	ck_assert(ram_claim(r.t, place[0], large, 11));
-	ck_assert(!ram_claim(r.t, place[0], large, 12));
-	ck_assert(ram_claim(r.t, place[2], large, 13));
-	ck_assert(ram_claim(r.t, s, small, 14));
-	rrig_clean(&r);
-	ck_assert_uint_eq(ram_owner(r.t, place[2]), 13);
-	for (int i = 0; i < 3; i += 2)
-		ck_assert_uint_eq(ram_sum(r.t, place[i]),
-				  sum_of(ram_mem(r.t, place[i]), 512 * 1024));
-	ck_assert_uint_eq(ram_sum(r.t, s), 77);
-	ck_assert_uint_eq(*(uint8_t *)ram_mem(r.t, s), 7);
-	/* Whoever did not ask until now has lost it. */
-	fresh = rrig_alloc(&r, large, 20);
-	ck_assert_uint_eq(fresh, place[1]);
-	rrig_free(&r, fresh);
-	ck_assert(!ram_claim(r.t, place[1], large, 12));
-	rrig_settle(&r);
-	rrig_poll(&r);
-	ck_assert_uint_eq(r.t->bytes, 3 * CHUNK);
-	ck_assert_int_ge(r.chunk_fd[2], 0);
-	if (rrig_may_register())
-		ck_assert_uint_eq(rrig_info(&r).registered_bytes, 3 * CHUNK);
-	/* And once more. */
-	ck_assert_int_eq(rrig_restart(&r, 3 * CHUNK), 0);
-	ck_assert(ram_claim(r.t, place[0], large, 11));
-	ck_assert_uint_eq(*(uint8_t *)ram_mem(r.t, place[0]), 0x40);
-}
-END_TEST
-
-START_TEST(a_smaller_second_life_keeps_what_is_claimed)
-{
-	uint32_t place[16], owner, nr = 0;
-
-	rrig_tier(&r, 4 * CHUNK, CHUNK);
-	ck_assert_uint_eq(fill(large, 1, place, 16), 16);
-	ck_assert_int_eq(rrig_restart(&r, CHUNK), 0);
-	rrig_settle(&r);
-	ck_assert_uint_eq(r.t->bytes, 4 * CHUNK);
-	for (uint32_t i = 0; i < 16; i++)
-		if (chunk_of(place[i]) != 2)
-			ck_assert(ram_claim(r.t, place[i], large, i + 1));
-	rrig_clean(&r);
-	ck_assert_uint_eq(rrig_alloc(&r, large, 99), 0);
-	rrig_settle(&r);
-	ck_assert_uint_eq(r.t->bytes, 3 * CHUNK);	/* the unclaimed one is gone */
-	ck_assert_int_eq(r.chunk_fd[2], -1);
-	while ((owner = ram_drain_next(r.t))) {
-		rrig_free(&r, place[owner - 1]);
-		nr++;
-	}
-	rrig_settle(&r);
-	ck_assert_uint_eq(nr, 8);
-	ck_assert_uint_eq(r.t->bytes, CHUNK);
-}
-END_TEST
-
-START_TEST(chunks_that_are_not_those_of_the_table_are_refused)
-{
-	uint32_t place[8];
-	int fd;
-
-	rrig_tier(&r, 3 * CHUNK, CHUNK);
-	ck_assert_uint_eq(fill(large, 1, place, 8), 8);
-	/* 0 and 1 change places, 2 is lost, and there is a 3 that was given up. */
-	fd = r.chunk_fd[0];
-	r.chunk_fd[0] = r.chunk_fd[1];
-	r.chunk_fd[1] = fd;
-	close(r.chunk_fd[2]);
-	r.chunk_fd[2] = -1;
-	r.chunk_fd[3] = memfd_create("stale", MFD_CLOEXEC);
-	ck_assert_int_eq(ftruncate(r.chunk_fd[3], CHUNK), 0);
-	ck_assert_int_eq(rrig_restart(&r, 3 * CHUNK), 0);
-	ck_assert_uint_eq(r.t->bytes, 0);
-	ck_assert_uint_eq(r.nr_dels, 3);
-	for (int i = 0; i < 8; i++)
-		ck_assert(!ram_claim(r.t, place[i], large, 1));
-	rrig_settle(&r);
-	ck_assert_uint_eq(r.t->bytes, 3 * CHUNK);
-	/* New chunks, under the old numbers. */
-	for (int i = 0; i < 8; i++)
-		ck_assert(!ram_claim(r.t, place[i], large, 1));
-}
-END_TEST
-
-START_TEST(more_than_the_old_chunks_allow)
-{
-	rrig_tier(&r, 8192, 4096);
-	ck_assert_int_eq(rrig_restart(&r, 4096ull * RAM_MAX_CHUNKS + 1), 0);
-	ck_assert_uint_eq(rrig_info(&r).nr_chunks, RAM_MAX_CHUNKS);
-	ck_assert_ptr_nonnull(strstr(rrig_info(&r).text, "no more than 32 MiB"));
-	ck_assert_int_eq(ram_resize(r.t, 8192), 0);
-}
-END_TEST
-
-START_TEST(a_table_of_another_version_is_refused)
-{
-	struct ram_table *table;
-
-	rrig_tier(&r, CHUNK, CHUNK);
-	table = mmap(NULL, sizeof(*table), PROT_READ | PROT_WRITE, MAP_SHARED, r.table_fd, 0);
-	ck_assert_ptr_ne(table, MAP_FAILED);
-	if (_i == 0)
-		table->magic++;
-	else if (_i == 1)
-		table->version++;
-	else if (_i == 2)
-		table->chunk_bytes *= 2;
-	else if (_i == 3)
-		table->chunk_bytes = 0;
-	else if (_i == 4)
-		table->sums_off += 4096;
-	else
-		table->max_chunks--;
-	munmap(table, sizeof(*table));
-	ck_assert_int_eq(rrig_restart(&r, CHUNK), -EINVAL);
-	ck_assert_ptr_null(r.t);
-}
-END_TEST
-
-START_TEST(a_file_that_is_no_table_is_refused)
-{
-	const struct ram_opts o = { .bytes = CHUNK };
-	int fd = memfd_create("other", MFD_CLOEXEC), none = -1;
-
-	ck_assert_int_eq(ram_attach(&o, r.u, r.slow, NULL, fd, &none, 1, &r.t), -EINVAL);
-	ck_assert_int_eq(ftruncate(fd, 1 << 20), 0);
-	ck_assert_int_eq(ram_attach(&o, r.u, r.slow, NULL, fd, &none, 1, &r.t), -EINVAL);
-	close(fd);
-	ck_assert_int_ne(ram_attach(&o, r.u, r.slow, NULL, -1, &none, 1, &r.t), 0);
-}
-END_TEST
-
 static TCase *group(Suite *s, const char *name)
 {
-	TCase *tc = tcase_create(name);
+	TCase *tc = suite_group(s, name, setup, teardown);
 
-	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 60);
-	suite_add_tcase(s, tc);
 	return tc;
 }
 
-static Suite *suite(void)
+int main(void)
 {
 	Suite *s = suite_create("ram");
 	TCase *tc = group(s, "places");
@@ -802,31 +461,5 @@ static Suite *suite(void)
 	tcase_add_test(tc, draining_empties_all_of_it);
 	tcase_add_test(tc, resizes_under_way_are_overtaken);
 	tcase_add_test(tc, sizes_are_checked);
-	tc = group(s, "lacking");
-	tcase_add_test(tc, it_serves_while_it_grows);
-	tcase_add_test(tc, a_chunk_that_cannot_be_made_ends_the_growth);
-	tcase_add_test(tc, lack_of_memory_leaves_nothing);
-	tcase_add_test(tc, what_cannot_be_locked_is_used_unlocked);
-	tcase_add_test(tc, what_is_not_registered_is_used_all_the_same);
-	tcase_add_test(tc, pages_are_told_and_add_up);
-	tcase_add_loop_test(tc, an_end_in_the_middle_of_a_job, 0, 2);
-	tc = group(s, "restart");
-	tcase_add_test(tc, a_restart_finds_what_was_there);
-	tcase_add_test(tc, a_smaller_second_life_keeps_what_is_claimed);
-	tcase_add_test(tc, chunks_that_are_not_those_of_the_table_are_refused);
-	tcase_add_test(tc, more_than_the_old_chunks_allow);
-	tcase_add_loop_test(tc, a_table_of_another_version_is_refused, 0, 6);
-	tcase_add_test(tc, a_file_that_is_no_table_is_refused);
-	return s;
-}
-
-int main(void)
-{
-	SRunner *sr = srunner_create(suite());
-	int failed;
-
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -8,6 +8,8 @@
 
 #include "kvmd/lib/fault.h"
 #include "kvmd/lib/sum.h"
+#include "tests/quiet.h"
+#include "tests/suite.h"
 
 #define CHUNK	(4u << 20)
 #define MANY	1000u
@@ -40,8 +42,8 @@ static void done(struct tier_req *q)
 {
 	struct req *x = container_of(q, struct req, r);
 
-	ck_assert_ptr_eq(q->tier, r.t);
-	ck_assert_uint_eq(x->nr_done, 0);
+	quiet_assert_ptr_eq(q->tier, r.t);
+	quiet_assert_uint_eq(x->nr_done, 0);
 	x->nr_done++;
 	x->nth = nr_done++;
 }
@@ -348,7 +350,7 @@ START_TEST(more_requests_than_contexts_all_end)
 	fill(gp, 1, 1);
 	for (i = 0; i < MANY; i++) {
 		place[i] = rrig_alloc(&r, gp, i + 1);
-		ck_assert_uint_ne(place[i], 0);
+		quiet_assert_uint_ne(place[i], 0);
 		many[i] = req(gp, 1, place[i]);
 		tier_write(r.t, &many[i].r);
 	}
@@ -363,9 +365,9 @@ START_TEST(more_requests_than_contexts_all_end)
 	ck_assert_uint_eq(nr_done, MANY + 10);
 	/* At most what had a context before may have come first. */
 	for (i = 0; i < 10; i++)
-		ck_assert_uint_lt(hurry[i].nth, 256);
+		quiet_assert_uint_lt(hurry[i].nth, 256);
 	for (i = 0; i < MANY; i++) {
-		ck_assert_int_eq(many[i].r.err, 0);
+		quiet_assert_int_eq(many[i].r.err, 0);
 		many[i] = req(gp, 2 + i % 8, place[i]);
 		if (i % 3)
 			tier_read(r.t, &many[i].r);
@@ -442,8 +444,6 @@ int main(void)
 {
 	Suite *s = suite_create("ram-copy");
 	TCase *tc = group(s, "shapes", setup);
-	SRunner *sr;
-	int failed;
 
 	tcase_add_loop_test(tc, every_shape_comes_back_whole, 0, ARRAY_SIZE(shapes));
 	tcase_add_test(tc, planes_become_ready_one_after_the_other);
@@ -458,9 +458,5 @@ int main(void)
 	tcase_add_test(tc, more_requests_than_contexts_all_end);
 	tcase_add_test(tc, a_place_freed_during_a_copy_is_reused_after_it);
 	tcase_add_test(tc, a_chunk_with_a_copy_keeps_its_class);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

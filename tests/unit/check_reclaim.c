@@ -8,12 +8,12 @@
 #include "pool_rig.h"
 
 #include "kvmd/lib/stats.h"
+#include "tests/suite.h"
 
 #define P	4096u
 #define SLAB	(8 * P)
 
 static struct prig r;
-static struct kvmd_space m;
 static struct space *sp;
 static struct gpool *gp;
 static uint32_t ids[4096];
@@ -58,14 +58,17 @@ static void init(uint32_t nr_blocks, uint64_t dev_bytes)
 	is_deadlocked = false;
 }
 
-/* One space of @max_slots slots with @nr_slabs of them there. */
+static void space(uint32_t max_slots, unsigned nr_slabs)
+{
+	gp = prig_gpool(&r, "s", 0, P, max_slots, nr_slabs);
+	sp = gp->sp;
+}
+
+/* One space of @max_slots slots with @nr_slabs slabs of them there. */
 static void one_space(uint32_t max_slots, unsigned nr_slabs)
 {
 	init(256, 1 << 20);
-	prig_geometry(&m, P, max_slots);
-	sp = prig_space(&r, "s", r.t[0], &m, "lru");
-	gp = &sp->gp[0];
-	prig_grow(&r, gp, nr_slabs);
+	space(max_slots, nr_slabs);
 }
 
 static void teardown(void)
@@ -76,12 +79,7 @@ static void teardown(void)
 
 static bool turn(void)
 {
-	bool more;
-
-	r.rc.kick = true;
-	more = reclaim_turn(&r.rc, now);
-	prig_work(&r);
-	return more;
+	return prig_turn(&r, now);
 }
 
 /* @nr private blocks, as an operation takes them. */
@@ -216,25 +214,21 @@ END_TEST
 
 START_TEST(records_run_out_before_slots)
 {
-	struct space *other;
+	struct gpool *other;
 
 	init(10, 1 << 20);
-	prig_geometry(&m, P, 32);
-	sp = prig_space(&r, "s", r.t[0], &m, "lru");
-	other = prig_space(&r, "o", r.t[1], &m, "lru");
-	gp = &sp->gp[0];
-	prig_grow(&r, gp, 2);
-	prig_grow(&r, &other->gp[0], 1);
+	space(32, 2);
+	other = prig_gpool(&r, "o", 1, P, 32, 1);
 	prig_chain(&r, gp, 0, 4, ids);
-	prig_chain(&r, &other->gp[0], 20, 5, ids);
+	prig_chain(&r, other, 20, 5, ids);
 	ck_assert_uint_eq(r.p->nr_free_blk, 1);
 	ck_assert_int_eq(take(gp, 3), 0);	/* its own first */
 	ck_assert_uint_eq(gp->nr_idle, 2);
-	ck_assert_uint_eq(other->gp[0].nr_idle, 5);
+	ck_assert_uint_eq(other->nr_idle, 5);
 	r.t[1]->hbm_low = 4 * P;		/* then others', down to their low */
 	ck_assert_int_eq(take(gp, 3), 0);
 	ck_assert_uint_eq(gp->nr_idle, 0);
-	ck_assert_uint_eq(other->gp[0].nr_idle, 4);
+	ck_assert_uint_eq(other->nr_idle, 4);
 	ck_assert_int_eq(take(gp, 1), -EAGAIN);
 	r.t[1]->hbm_low = 0;
 	ck_assert_int_eq(take(gp, 1), 0);
@@ -245,30 +239,28 @@ END_TEST
 
 START_TEST(over_max_its_own_blocks_go_or_it_is_refused)
 {
-	struct space *same, *other;
+	struct gpool *same, *other;
 	uint64_t events_max;
 
 	one_space(16, 2);
-	same = prig_space(&r, "same", r.t[0], &m, "lru");
-	other = prig_space(&r, "other", r.t[1], &m, "lru");
-	prig_grow(&r, &same->gp[0], 1);
-	prig_grow(&r, &other->gp[0], 1);
+	same = prig_gpool(&r, "same", 0, P, 16, 1);
+	other = prig_gpool(&r, "other", 1, P, 16, 1);
 	prig_chain(&r, gp, 0, 1, ids);
-	prig_chain(&r, &same->gp[0], 10, 1, ids);
-	prig_chain(&r, &other->gp[0], 20, 3, ids);
+	prig_chain(&r, same, 10, 1, ids);
+	prig_chain(&r, other, 20, 3, ids);
 	ck_assert_int_eq(take(gp, 2), 0);
 	r.t[0]->hbm_max = 4 * P;
 	ck_assert_int_eq(take(gp, 5), -EDQUOT);	/* hopeless: nothing goes for it */
-	ck_assert_uint_eq(gp->nr_idle + same->gp[0].nr_idle, 2);
+	ck_assert_uint_eq(gp->nr_idle + same->nr_idle, 2);
 	ck_assert_int_eq(take(gp, 2), 0);	/* in both of its spaces */
-	ck_assert_uint_eq(gp->nr_idle + same->gp[0].nr_idle, 0);
+	ck_assert_uint_eq(gp->nr_idle + same->nr_idle, 0);
 	ck_assert_uint_eq(r.t[0]->hbm_bytes, 4 * P);
 	events_max = r.t[0]->events_max;
 	ck_assert_int_eq(take(gp, 1), -EDQUOT);
 	ck_assert_uint_eq(r.t[0]->events_max, events_max + 1);
-	ck_assert_int_eq(take(&same->gp[0], 1), -EDQUOT);
-	ck_assert_uint_eq(other->gp[0].nr_idle, 3);
-	ck_assert_int_eq(take(&other->gp[0], 4), 0);
+	ck_assert_int_eq(take(same, 1), -EDQUOT);
+	ck_assert_uint_eq(other->nr_idle, 3);
+	ck_assert_int_eq(take(other, 4), 0);
 }
 END_TEST
 
@@ -276,10 +268,7 @@ END_TEST
 START_TEST(a_large_allocation_at_max_is_not_refused)
 {
 	prig_init(&r, "null", 4095, 4096ull * P, 4096ull * P, &events);
-	prig_geometry(&m, P, 4096);
-	sp = prig_space(&r, "s", r.t[0], &m, "lru");
-	gp = &sp->gp[0];
-	prig_grow(&r, gp, 1);
+	space(4096, 1);
 	prig_chain(&r, gp, 0, 3000, ids);
 	r.t[0]->hbm_max = 3000ull * P;
 	ck_assert_int_eq(reclaim_reserve(&r.rc, gp, 2000, 2000), -EAGAIN);
@@ -323,12 +312,11 @@ END_TEST
 /* Throttled is not short of memory: nobody loses a slab for it. */
 START_TEST(over_high_it_is_throttled_and_then_served)
 {
-	struct space *other;
+	struct gpool *other;
 	struct waiter w;
 
 	one_space(32, 2);
-	other = prig_space(&r, "other", r.t[1], &m, "lru");
-	prig_grow(&r, &other->gp[0], 2);
+	other = prig_gpool(&r, "other", 1, P, 32, 2);
 	ck_assert_int_eq(take(gp, 4), 0);
 	r.t[0]->hbm_high = 4 * P;
 	ck_assert_int_eq(take(gp, 1), -EAGAIN);
@@ -339,7 +327,7 @@ START_TEST(over_high_it_is_throttled_and_then_served)
 	turn();
 	ck_assert_uint_eq(nr_served, 0);
 	ck_assert_uint_eq(r.p->nr_draining, 0);
-	ck_assert_uint_eq(other->gp[0].nr_slots, 15);
+	ck_assert_uint_eq(other->nr_slots, 15);
 	r.rc.throttle_ns = 0;
 	turn();
 	ck_assert_uint_eq(nr_served, 1);
@@ -394,10 +382,7 @@ END_TEST
 START_TEST(background_is_bounded_and_ends)
 {
 	init(256, 1 << 20);
-	prig_geometry(&m, P, 201);
-	sp = prig_space(&r, "s", r.t[0], &m, "lru");
-	gp = &sp->gp[0];
-	prig_grow(&r, gp, 26);
+	space(201, 26);
 	ck_assert_uint_eq(gp->nr_slots, 200);
 	prig_chain(&r, gp, 0, 150, ids);
 	gp->wmark_low = gp->wmark_high = 180;
@@ -536,20 +521,19 @@ END_TEST
 START_TEST(below_its_min_it_is_served_first)
 {
 	struct waiter a, b;
-	struct space *other;
+	struct gpool *other;
 
 	init(256, SLAB);			/* there is one slab for both */
-	prig_geometry(&m, P, 32);
-	sp = prig_space(&r, "s", r.t[0], &m, "lru");
-	other = prig_space(&r, "o", r.t[1], &m, "lru");
+	space(32, 0);
+	other = prig_gpool(&r, "o", 1, P, 32, 0);
 	r.t[1]->hbm_min = SLAB;
-	wait_for(&a, &sp->gp[0], 2, 0);
-	wait_for(&b, &other->gp[0], 2, 0);
+	wait_for(&a, gp, 2, 0);
+	wait_for(&b, other, 2, 0);
 	turn();
 	turn();
 	ck_assert_uint_eq(nr_served, 1);
 	ck_assert_ptr_eq(served[0].w, &b);
-	ck_assert_uint_eq(sp->gp[0].nr_slots, 0);
+	ck_assert_uint_eq(gp->nr_slots, 0);
 	reclaim_unwait(&r.rc, &a);
 }
 END_TEST
@@ -634,21 +618,10 @@ START_TEST(report_says_who_holds_what)
 }
 END_TEST
 
-static TCase *group(Suite *s, const char *name)
-{
-	TCase *tc = tcase_create(name);
-
-	tcase_add_checked_fixture(tc, NULL, teardown);
-	suite_add_tcase(s, tc);
-	return tc;
-}
-
 int main(void)
 {
 	Suite *s = suite_create("reclaim");
-	TCase *tc = group(s, "reserving");
-	SRunner *sr;
-	int failed;
+	TCase *tc = suite_group(s, "reserving", NULL, teardown);
 
 	tcase_add_test(tc, free_slots_first_then_growth_then_idle_blocks);
 	tcase_add_test(tc, only_what_is_missing_is_evicted);
@@ -657,17 +630,17 @@ int main(void)
 	tcase_add_test(tc, more_than_there_can_ever_be);
 	tcase_add_test(tc, min_slots_are_for_tenants_below_their_min);
 	tcase_add_test(tc, records_run_out_before_slots);
-	tc = group(s, "limits");
+	tc = suite_group(s, "limits", NULL, teardown);
 	tcase_add_test(tc, over_max_its_own_blocks_go_or_it_is_refused);
 	tcase_add_test(tc, a_large_allocation_at_max_is_not_refused);
 	tcase_add_test(tc, a_waiter_meets_max);
 	tcase_add_test(tc, over_high_its_own_blocks_go_first);
 	tcase_add_test(tc, over_high_it_is_throttled_and_then_served);
-	tc = group(s, "background");
+	tc = suite_group(s, "background", NULL, teardown);
 	tcase_add_test(tc, background_works_from_low_to_high);
 	tcase_add_test(tc, background_grows_before_it_evicts);
 	tcase_add_test(tc, background_is_bounded_and_ends);
-	tc = group(s, "waiting");
+	tc = suite_group(s, "waiting", NULL, teardown);
 	tcase_add_test(tc, served_in_order_and_nobody_overtakes);
 	tcase_add_test(tc, who_leaves_the_line_lets_the_next_go);
 	tcase_add_test(tc, deadlines_end_with_enomem);
@@ -675,13 +648,9 @@ int main(void)
 	tcase_add_test(tc, the_clock_looks_again);
 	tcase_add_test(tc, below_its_min_it_is_served_first);
 	tcase_add_test(tc, the_youngest_gives_way_in_a_deadlock);
-	tc = group(s, "reports");
+	tc = suite_group(s, "reports", NULL, teardown);
 	tcase_add_test(tc, pressure);
 	tcase_add_test(tc, no_pressure_from_a_slab_that_drains);
 	tcase_add_test(tc, report_says_who_holds_what);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -18,6 +18,7 @@
 #include "kvmd/index/restore.h"
 #include "kvmd/lib/mem.h"
 #include "kvmd/reclaim/policy.h"
+#include "tests/suite.h"
 
 #define PLANE	4096
 #define BLOCKS	256u
@@ -532,8 +533,6 @@ int main(void)
 {
 	Suite *s = suite_create("restore");
 	TCase *t = tcase_create("restore");
-	SRunner *r;
-	int failed;
 
 	suite_add_tcase(s, t);
 	tcase_set_timeout(t, 120);
@@ -552,9 +551,5 @@ int main(void)
 	tcase_add_test(t, an_array_of_another_shape_is_refused);
 	tcase_add_test(t, a_slab_that_makes_no_sense_is_refused);
 	tcase_add_test(t, a_million_records);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_run(s);
 }

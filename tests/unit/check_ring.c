@@ -12,6 +12,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "tests/quiet.h"
+#include "tests/suite.h"
+
 #define SQ	8u
 #define CQ	16u
 
@@ -102,7 +105,7 @@ START_TEST(memory_is_zeroed_sealed_and_whole_pages)
 	ck_assert_uint_ge(r.bytes, 4096 + SQ * 64 + CQ * 32);
 	ck_assert_uint_eq(r.bytes % 4096, 0);
 	for (uint64_t i = 0; i < r.bytes; i++)
-		ck_assert(!b[i]);
+		quiet_assert(!b[i]);
 	ck_assert_int_eq(fstat(r.fd, &st), 0);
 	ck_assert_uint_eq((uint64_t)st.st_size, r.bytes);
 	ck_assert_int_eq(ftruncate(r.fd, 0), -1);
@@ -466,8 +469,6 @@ int main(void)
 {
 	Suite *s = suite_create("ring");
 	TCase *tc = group(s, "layout");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_test(tc, words_are_where_the_protocol_says);
 	tcase_add_test(tc, memory_is_zeroed_sealed_and_whole_pages);
@@ -494,9 +495,5 @@ int main(void)
 	tc = group(s, "wraparound");
 	tcase_add_loop_test(tc, indices_run_through_zero, 0, 2);
 	tcase_add_test(tc, room_and_jumps_through_zero);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -3,6 +3,7 @@
  * check_seq.c - sequences: rows follow the mirror, the last block goes first.
  */
 #include "pool_rig.h"
+#include "tests/suite.h"
 
 static struct prig r;
 static struct kvmd_space m;
@@ -153,8 +154,6 @@ int main(void)
 {
 	Suite *s = suite_create("seq");
 	TCase *tc = tcase_create("seq");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, shape);
@@ -165,9 +164,5 @@ int main(void)
 	tcase_add_test(tc, state_names);
 	tcase_set_timeout(tc, 120);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

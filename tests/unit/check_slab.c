@@ -7,6 +7,7 @@
 #include "kvmd/lib/fault.h"
 #include "kvmd/lib/stats.h"
 #include "pool_rig.h"
+#include "tests/suite.h"
 
 static struct prig r;
 static struct kvmd_space m;
@@ -417,8 +418,6 @@ int main(void)
 {
 	Suite *s = suite_create("slab");
 	TCase *tc = tcase_create("slab");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, names);
@@ -441,9 +440,5 @@ int main(void)
 	tcase_add_loop_test(tc, the_only_slab_of_an_idle_space_is_taken, 0, 2);
 	tcase_set_timeout(tc, 120);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -6,6 +6,8 @@
 
 #include "kvmd/reclaim/policy.h"
 #include "pool_rig.h"
+#include "tests/quiet.h"
+#include "tests/suite.h"
 
 static struct prig r;
 static struct kvmd_space m;
@@ -209,6 +211,28 @@ START_TEST(shards_on_one_device)
 }
 END_TEST
 
+/* Unless they are named: not on those of another kind, nor on those that are down. */
+START_TEST(shards_go_round_the_devices_of_one_kind)
+{
+	struct space *sp;
+
+	m.nr_shards = 3;
+	sp = prig_space(&r, "a", r.t[0], &m, "lru");
+	ck_assert_ptr_eq(sp->dev[0], &r.p->dev[0]);
+	ck_assert_ptr_eq(sp->dev[1], &r.p->dev[1]);
+	ck_assert_ptr_eq(sp->dev[2], &r.p->dev[0]);
+	r.p->dev[1].ops = &dev_host_ops;
+	sp = prig_space(&r, "b", r.t[0], &m, "lru");
+	ck_assert_ptr_eq(sp->dev[1], &r.p->dev[0]);
+	r.p->dev[1].ops = &dev_null_ops;
+	r.p->dev[0].down = true;
+	sp = prig_space(&r, "c", r.t[0], &m, "lru");
+	ck_assert_ptr_eq(sp->dev[0], &r.p->dev[1]);
+	ck_assert_ptr_eq(sp->dev[2], &r.p->dev[1]);
+	r.p->dev[0].down = false;
+}
+END_TEST
+
 static int create(const char *name)
 {
 	struct space *sp;
@@ -230,8 +254,16 @@ START_TEST(refused_spaces_leave_nothing)
 	prig_geometry(&m, 4096, 33);
 	r.p->dev[1].ops = &dev_host_ops;
 	m.nr_shards = 2;
+	strcpy(m.device[1], "dev-1");
 	ck_assert_int_eq(create("s"), -EINVAL);
+	ck_assert_msg(strstr(msg, "two kinds") != NULL, "%s", msg);
 	r.p->dev[1].ops = &dev_null_ops;
+	r.p->dev[1].down = true;
+	strcpy(r.p->dev[1].text, "it fell off the bus");
+	ck_assert_int_eq(create("s"), -ENODEV);
+	ck_assert_msg(strstr(msg, "dev-1") && strstr(msg, "fell off"), "%s", msg);
+	r.p->dev[1].down = false;
+	m.device[1][0] = 0;
 	ck_assert_ptr_null(space_find(r.p, "s"));
 	ck_assert_uint_eq(r.p->metadata_bytes, metadata);
 	m.nr_shards = 1;
@@ -304,7 +336,7 @@ START_TEST(sid_is_not_used_again_soon)
 	uint16_t first = sp->sid;
 
 	for (int i = 0; i < POOL_MAX_SIDS - 3; i++) {
-		ck_assert_int_eq(space_raise_epoch(r.p, sp, 0), 0);
+		quiet_assert_int_eq(space_raise_epoch(r.p, sp, 0), 0);
 		if (sp->sid == first)
 			ck_abort_msg("sid %u is back after %d epochs", first, i + 1);
 	}
@@ -327,8 +359,6 @@ int main(void)
 {
 	Suite *s = suite_create("space");
 	TCase *tc = tcase_create("space");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, nr_groups);
@@ -345,6 +375,7 @@ int main(void)
 	tcase_add_test(tc, other_geometry_names_the_field);
 	tcase_add_test(tc, slots_from_the_budget);
 	tcase_add_test(tc, shards_on_one_device);
+	tcase_add_test(tc, shards_go_round_the_devices_of_one_kind);
 	tcase_add_test(tc, refused_spaces_leave_nothing);
 	tcase_add_test(tc, spaces_run_out);
 	tcase_add_test(tc, epoch_can_only_rise);
@@ -353,9 +384,5 @@ int main(void)
 	tcase_add_test(tc, tenants);
 	tcase_set_timeout(tc, 120);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -10,6 +10,7 @@
 #include "kvmd/lib/fault.h"
 #include "kvmd/lib/sum.h"
 #include "kvmd/tier/tier.h"
+#include "tests/suite.h"
 
 #define NR	600u		/* more than an element passes on at a time */
 
@@ -523,8 +524,6 @@ int main(void)
 {
 	Suite *s = suite_create("tier_stack");
 	TCase *tc = tcase_create("stack");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, null_keeps_nothing);
@@ -544,9 +543,5 @@ int main(void)
 	tcase_add_test(tc, names);
 	tcase_add_test(tc, out_of_memory);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	return suite_run(s);
 }

@@ -8,7 +8,9 @@
 #include <unistd.h>
 
 #include "tests/core_rig.h"
+#include "tests/quiet.h"
 
+#include "kvmd/lib/clock.h"
 #include "kvmd/lib/fault.h"
 #include "kvmd/lib/stats.h"
 
@@ -96,9 +98,9 @@ static void check_paint(uint32_t seq, uint32_t chain, uint32_t nr)
 		int32_t slot = seq_row(&cl.s->st, seq, 0)[i];
 		const uint32_t *p = core_mem(gp, (uint32_t)slot, 0, 0);
 
-		ck_assert_int_gt(slot, 0);
+		quiet_assert_int_gt(slot, 0);
 		for (uint32_t k = 0; k < BLOCK / 4; k++)
-			ck_assert_uint_eq(p[k], chain << 20 ^ i << 10 ^ k);
+			quiet_assert_uint_eq(p[k], chain << 20 ^ i << 10 ^ k);
 	}
 }
 
@@ -311,6 +313,41 @@ START_TEST(through_disk_and_back)
 }
 END_TEST
 
+START_TEST(a_store_that_waits_does_not_put_off_a_drain)
+{
+	struct tiers *t;
+	struct kvmd_sqe e;
+	uint64_t now;
+
+	make_dir();
+	start_disk(16, "ram.bytes=16M");
+	make_chain(1, 8);
+	ck_assert_int_eq(open_all(1, 1, 8, 0).res, 8);
+	e = core_op(KVMD_OP_SEQ_SWAP_OUT, 1);
+	ck_assert_int_eq(core_do(&cl, &e).res, 8);
+	core_quiet(&c);
+	/* RAM is to be emptied of what is held, and something is to be stored in a second. */
+	t = c.d->tiers;
+	t->ram->draining = true;
+	now = clock_ns();
+	t->ahead_ns = now + 1000000000;
+	t->arrived_tail++;
+	while (tiers_turn(t, now))
+		;
+	ck_assert_uint_gt(t->ram->used_bytes, 0);
+	ck_assert_uint_gt(t->retry_ns, 0);
+	ck_assert_uint_lt(t->retry_ns, t->ahead_ns);
+	t->ram->draining = false;
+	core_quiet(&c);
+	e = core_op(KVMD_OP_SEQ_SWAP_IN, 1);
+	ck_assert_int_eq(core_do(&cl, &e).res, 8);
+	check_paint(1, 1, 8);
+	close_seq(1);
+	stop();
+	drop_dir();
+}
+END_TEST
+
 START_TEST(a_restart_finds_what_disk_has)
 {
 	uint32_t found = 0;
@@ -354,6 +391,7 @@ int main(void)
 	tcase_add_test(tc, a_ram_place_that_fails_twice_is_bad);
 	tcase_add_test(tc, swap_out_and_in);
 	tcase_add_test(tc, through_disk_and_back);
+	tcase_add_test(tc, a_store_that_waits_does_not_put_off_a_drain);
 	tcase_add_test(tc, a_restart_finds_what_disk_has);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_ENV);

@@ -11,6 +11,7 @@
 
 #include "kvmd/lib/fault.h"
 #include "tools/kvtrace/trace.h"
+#include "tests/suite.h"
 
 #define GOOD	"{\"timestamp\":5,\"input_length\":1024,\"output_length\":7,\"hash_ids\":[1,2]}"
 #define HEAD	"\"timestamp\":0,\"input_length\":1,\"output_length\":1"
@@ -639,11 +640,5 @@ static Suite *trace_suite(void)
 
 int main(void)
 {
-	SRunner *sr = srunner_create(trace_suite());
-	int failed;
-
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(trace_suite());
 }

@@ -11,6 +11,7 @@
 
 #include "tools/kvtrace/info.h"
 #include "tools/kvtrace/trace.h"
+#include "tests/suite.h"
 
 static char msg[TRACE_MSG_BYTES];
 
@@ -166,8 +167,6 @@ int main(void)
 {
 	Suite *s = suite_create("trace_write");
 	TCase *tc = tcase_create("writing");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_test(tc, written_text_is_the_form);
 	tcase_add_test(tc, written_gzip_reads_back);
@@ -176,9 +175,5 @@ int main(void)
 	tc = tcase_create("info");
 	tcase_add_test(tc, info_follows_the_prefix_rule);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

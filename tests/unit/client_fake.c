@@ -64,6 +64,7 @@ void fake_init(struct fake *f)
 	f->plane_bytes = 4096;
 	f->features = KVMD_FEATURES;
 	f->device = "host";
+	f->handle_kind = KVMD_HANDLE_MEMFD;
 	f->boot = 1;
 	f->slab_gen = 1;
 	f->conn = f->bell = f->ring_fd = f->args_fd = f->steps_fd = f->tables_fd = -1;
@@ -308,6 +309,8 @@ void fake_space_reply(struct fake *f, uint32_t type, uint32_t nr_slabs)
 	r.group[0].max_slots = FAKE_SLOTS;
 	r.row_off[0] = 64;
 	r.row_blocks[0] = FAKE_ROW;
+	r.handle_kind = strcmp(f->device, "null") ? f->handle_kind : KVMD_HANDLE_NONE;
+	memcpy(r.device, f->uuid, sizeof(r.device));
 	fake_send(f, &r, sizeof(r), join ? fds : fds + 1, join ? 2 : 1);
 }
 
@@ -331,10 +334,11 @@ void fake_slab_add(struct fake *f, uint32_t slab, uint32_t first_slot, uint32_t 
 	m.first_slot = first_slot;
 	m.nr_slots = nr_slots;
 	m.fd_total = total;
-	m.handle_kind = ret_fds ? KVMD_HANDLE_MEMFD : KVMD_HANDLE_NONE;
+	m.handle_kind = ret_fds ? f->handle_kind : KVMD_HANDLE_NONE;
 	m.extent_bytes = ret_fds ? nr_slots * f->plane_bytes : 0;
 	for (uint32_t i = 0; i < total; i++)
-		ret_fds[i] = fake_memfd(m.extent_bytes);
+		ret_fds[i] = f->handle ? f->handle(f, i, m.extent_bytes) :
+			     fake_memfd(m.extent_bytes);
 	do {
 		uint32_t n = total - m.fd_first;
 

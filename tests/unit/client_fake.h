@@ -50,6 +50,10 @@ struct fake {
 	uint64_t plane_bytes;
 	uint64_t features;
 	const char *device;
+	uint32_t handle_kind;		/* of a device that is not "null" */
+	uint8_t uuid[KVMD_MAX_SHARDS][16];	/* of the shards' GPUs */
+	/* Makes handle @idx of a slab, of @bytes; NULL: a memfd. */
+	int (*handle)(struct fake *f, uint32_t idx, size_t bytes);
 	uint32_t slab_gen;		/* of slabs in messages */
 	uint8_t boot;			/* first byte of the boot id */
 	void *aux;			/* the test's own */

@@ -11,8 +11,11 @@
 #include <unistd.h>
 
 #include "kvmd/lib/clock.h"
+#include "kvmd/lib/fault.h"
 #include "kvmd/lib/sum.h"
 #include "kvmd/tier/disk_int.h"
+#include "tests/quiet.h"
+#include "tests/suite.h"
 
 #define WAIT_NS	50000000ull	/* of one step, when nobody says less */
 
@@ -61,7 +64,7 @@ static enum disk_verdict found(void *ctx, const struct disk_space *e, const stru
 	uint32_t n = number(h->key), parent = number(h->parent);
 	int i = space_of(r, e);
 
-	ck_assert_uint_lt(n, DRIG_MAX);
+	quiet_assert_uint_lt(n, DRIG_MAX);
 	if (i < 0) {
 		if (++r->nr_parked == r->open_after) {
 			space_make(r, 0, disk_space_epoch(r->t, e->tenant, e->name));
@@ -89,7 +92,7 @@ static bool keep(void *ctx, uint32_t block, uint32_t place)
 {
 	struct drig *r = ctx;
 
-	ck_assert_uint_eq(r->rec[block].place, place);
+	quiet_assert_uint_eq(r->rec[block].place, place);
 	r->nr_keep++;
 	r->rec[block].was_kept = true;
 	if (!r->rec[block].keep)
@@ -126,7 +129,9 @@ static void recovered(void *ctx)
 
 static void bell_arm(struct drig *r)
 {
-	ck_assert_int_eq(uring_read(r->u, &r->bell, workers_notify_fd(r->w), &r->bell_val, 8), 0);
+	int err = uring_read(r->u, &r->bell, workers_notify_fd(r->w), &r->bell_val, 8);
+
+	quiet_assert_int_eq(err, 0);
 }
 
 static void bell_done(struct uring_req *req, int res)
@@ -235,6 +240,12 @@ void drig_open(struct drig *r)
 	int err = drig_try_open(r);
 
 	ck_assert_msg(!err, "%s", r->msg);
+}
+
+void drig_open_one(struct drig *r)
+{
+	drig_open(r);
+	drig_space(r, 0, 1);
 }
 
 void drig_close(struct drig *r, bool orderly)
@@ -373,34 +384,46 @@ void drig_bytes(uint32_t n, void *p, uint64_t bytes)
 
 /* ---------------------------------------------------------------------- requests */
 
-void drig_step(struct drig *r)
+/* Wait for what is under way, or for the tier's time. */
+static void wait_once(struct drig *r)
 {
-	uint64_t next, now;
+	uint64_t next = r->t ? r->t->ops->next_ns(r->t) : 0, now = clock_ns();
 
-	if (r->t && r->t->ops->poll(r->t))
-		return;
-	next = r->t ? r->t->ops->next_ns(r->t) : 0;
-	now = clock_ns();
 	uring_wait(r->u, !next ? WAIT_NS : next <= now ? 0 : min(next - now, (uint64_t)WAIT_NS));
 	workers_reap(r->w);
+}
+
+void drig_step(struct drig *r)
+{
+	if (!r->t || !r->t->ops->poll(r->t))
+		wait_once(r);
+}
+
+static bool is_under_way(const struct disk *d)
+{
+	return d->nr_io || d->nr_work || !list_empty(&d->fin) || d->failed.head ||
+	       disk_space_busy(d) || d->t.nr_inflight || d->c.step != DV_NONE || d->c.again ||
+	       d->nr_empty || d->scanning || d->rescan || d->nr_forget;
 }
 
 void drig_quiet(struct drig *r)
 {
 	struct disk *d = disk_of(tier_bottom(r->t));
 
-	do {
-		drig_step(r);
-	} while (d->nr_io || d->nr_work || !list_empty(&d->fin) || d->failed.head ||
-		 disk_space_busy(d) || d->t.nr_inflight || d->c.step != DV_NONE || d->c.again ||
-		 d->nr_empty || d->scanning || d->rescan || d->nr_forget);
+	for (;;) {
+		if (r->t->ops->poll(r->t))
+			continue;
+		if (!is_under_way(d))
+			return;
+		wait_once(r);
+	}
 }
 
 static void req_done(struct tier_req *tr)
 {
 	struct drig_req *q = container_of(tr, struct drig_req, r);
 
-	ck_assert(!q->over);
+	quiet_assert(!q->over);
 	q->over = true;
 }
 
@@ -417,7 +440,7 @@ bool drig_write_start(struct drig *r, struct drig_req *q, uint32_t n, uint64_t a
 {
 	struct gpool *gp = &r->p->space[r->rec[n].space].gp[0];
 
-	ck_assert_uint_le(at + r->block_bytes, DRIG_MEM);
+	quiet_assert_uint_le(at + r->block_bytes, DRIG_MEM);
 	r->rec[n].place = r->t->ops->alloc(r->t, gp, n, r->block_bytes);
 	if (!r->rec[n].place)
 		return false;
@@ -459,8 +482,8 @@ int drig_read(struct drig *r, uint32_t n)
 	drig_until(r, q.over);
 	if (!q.r.err) {
 		drig_bytes(n, want, r->block_bytes);
-		ck_assert_mem_eq(q.r.mem, want, r->block_bytes);
-		ck_assert_uint_eq(q.r.sum, sum_of(want, r->block_bytes));
+		quiet_assert_mem_eq(q.r.mem, want, r->block_bytes);
+		quiet_assert_uint_eq(q.r.sum, sum_of(want, r->block_bytes));
 	}
 	free(want);
 	return q.r.err;
@@ -476,8 +499,29 @@ void drig_fill(struct drig *r, uint32_t first, uint32_t nr)
 {
 	for (uint32_t i = 0; i < nr; i++) {
 		drig_block(r, first + i, 0, i ? first + i - 1 : 0);
-		ck_assert_int_eq(drig_write(r, first + i), 0);
+		quiet_assert_int_eq(drig_write(r, first + i), 0);
 	}
+}
+
+void drig_fill_roots(struct drig *r, uint32_t first, uint32_t nr)
+{
+	for (uint32_t n = first; n < first + nr; n++) {
+		drig_block(r, n, 0, 0);
+		drig_until(r, drig_write(r, n) == 0);
+	}
+}
+
+unsigned drig_nr_there(struct drig *r, uint32_t first, uint32_t nr)
+{
+	unsigned there = 0;
+
+	for (uint32_t n = first; n < first + nr; n++) {
+		if (!r->rec[n].place)
+			continue;
+		quiet_assert_int_eq(drig_read(r, n), 0);
+		there++;
+	}
+	return there;
 }
 
 /* -------------------------------------------------------------------- looking */
@@ -486,10 +530,10 @@ void drig_check(struct drig *r)
 {
 	char msg[256] = "";
 
-	ck_assert_msg(!disk_check(r->t, msg, sizeof(msg)), "%s", msg);
+	quiet_assert_msg(!disk_check(r->t, msg, sizeof(msg)), "%s", msg);
 	for (uint32_t n = 1; n < DRIG_MAX; n++)
 		if (r->rec[n].place)
-			ck_assert_uint_eq(disk_owner(r->t, r->rec[n].place), n);
+			quiet_assert_uint_eq(disk_owner(r->t, r->rec[n].place), n);
 }
 
 struct disk_info drig_info(struct drig *r)
@@ -545,4 +589,31 @@ void drig_flip(struct drig *r, unsigned file, uint64_t at)
 	drig_peek(r, file, at, &byte, 1);
 	byte ^= 0x04;
 	drig_poke(r, file, at, &byte, 1);
+}
+
+void drig_arm(const char *spec)
+{
+	char msg[128] = "";
+
+	ck_assert_msg(!fault_arm(spec, msg, sizeof(msg)), "%s", msg);
+}
+
+/* ------------------------------------------------------------------- the suite's */
+
+struct drig drig;
+
+static void setup(void)
+{
+	drig_init(&drig);
+}
+
+static void teardown(void)
+{
+	fault_disarm();
+	drig_exit(&drig);
+}
+
+void drig_add(Suite *s, const char *behaviour, const TTest *test)
+{
+	tcase_set_timeout(suite_test(s, behaviour, test, setup, teardown), 120);
 }

@@ -51,6 +51,11 @@ struct drig {
 	uint8_t *acked;			/* [DRIG_MAX] shared with children: written, and told */
 };
 
+/* The suite's own: made before each test, gone after it, with the faults that it armed. */
+extern struct drig drig;
+/* A test with it. */
+void drig_add(Suite *s, const char *behaviour, const TTest *test);
+
 /* A request of the test's. */
 struct drig_req {
 	struct tier_req r;
@@ -64,6 +69,8 @@ int drig_try_open(struct drig *r);
 void drig_open(struct drig *r);
 /* What there was is forgotten, spaces are closed: as after a restart. */
 void drig_reopen(struct drig *r);
+/* The same, and space 0 of epoch 1. */
+void drig_open_one(struct drig *r);
 void drig_close(struct drig *r, bool orderly);	/* not orderly: as if it were killed */
 void drig_files(struct drig *r, unsigned nr);	/* paths of nr files */
 
@@ -92,6 +99,11 @@ int drig_read(struct drig *r, uint32_t n);	/* and compare the bytes when it is 0
 void drig_free(struct drig *r, uint32_t n);
 /* Blocks first.. in a chain, written; asserts that they were. */
 void drig_fill(struct drig *r, uint32_t first, uint32_t nr);
+/* Blocks first.. without parents, each tried until there is a place. */
+void drig_fill_roots(struct drig *r, uint32_t first, uint32_t nr);
+/* How many of blocks @first.. are there; each of them is right. */
+unsigned drig_nr_there(struct drig *r, uint32_t first, uint32_t nr);
+void drig_arm(const char *spec);		/* faults, until fault_disarm() */
 void drig_check(struct drig *r);		/* disk_check(), and owners agree */
 struct disk_info drig_info(struct drig *r);
 /* Offset in file @file of block @n's payload; its header. */

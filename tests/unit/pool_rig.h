@@ -29,6 +29,9 @@ void prig_exit(struct prig *r);
 void prig_geometry(struct kvmd_space *m, uint64_t plane_bytes, uint32_t max_slots);
 struct space *prig_space(struct prig *r, const char *name, struct tenant *t,
 			 const struct kvmd_space *m, const char *policy);
+/* A space of one such group, of policy lru and tenant @t, that has @nr_slabs slabs. */
+struct gpool *prig_gpool(struct prig *r, const char *name, unsigned t, uint64_t plane_bytes,
+			 uint32_t max_slots, unsigned nr_slabs);
 void prig_work(struct prig *r);			/* until the workers have nothing */
 void prig_grow(struct prig *r, struct gpool *gp, unsigned nr_slabs);
 uint32_t prig_alloc(struct prig *r, struct gpool *gp);	/* one private block */
@@ -40,6 +43,8 @@ void prig_chain(struct prig *r, struct gpool *gp, uint32_t first, uint32_t nr, u
 void prig_put(struct prig *r, uint32_t id);
 void prig_get(struct prig *r, uint32_t id);
 struct block *prig_find(struct prig *r, const struct space *sp, uint8_t group, uint32_t n);
+/* A turn of reclaim, kicked, and what the workers do for it; true: it would go on. */
+bool prig_turn(struct prig *r, uint64_t now_ns);
 void prig_check(struct prig *r);		/* pool_check() and index_check() */
 
 #endif

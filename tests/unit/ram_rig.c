@@ -11,6 +11,7 @@
 
 #include "kvmd/lib/fault.h"
 #include "kvmd/lib/mem.h"
+#include "tests/quiet.h"
 
 static int *kept(struct rrig *r, const char *name)
 {
@@ -240,6 +241,18 @@ uint32_t rrig_alloc(struct rrig *r, struct gpool *gp, uint32_t block)
 void rrig_free(struct rrig *r, uint32_t place)
 {
 	r->t->ops->free(r->t, place);
+}
+
+uint32_t rrig_fill(struct rrig *r, struct gpool *gp, uint32_t first, uint32_t *ret_place,
+		   uint32_t most)
+{
+	uint32_t nr = 0, place;
+
+	while (nr < most && (place = rrig_alloc(r, gp, first + nr))) {
+		ret_place[nr++] = place;
+		quiet_assert_uint_eq(ram_owner(r->t, place), first + nr - 1);
+	}
+	return nr;
 }
 
 void rrig_arm(const char *spec)

@@ -50,6 +50,9 @@ void rrig_clean(struct rrig *r);	/* ram_check() */
 struct ram_info rrig_info(struct rrig *r);
 uint32_t rrig_alloc(struct rrig *r, struct gpool *gp, uint32_t block);
 void rrig_free(struct rrig *r, uint32_t place);
+/* As many blocks of @gp as fit, of records from @first on; how many, their places by record. */
+uint32_t rrig_fill(struct rrig *r, struct gpool *gp, uint32_t first, uint32_t *ret_place,
+		   uint32_t most);
 void rrig_arm(const char *spec);
 void *rrig_plane(struct gpool *gp, uint32_t slot, uint32_t shard, uint32_t plane);
 

@@ -95,23 +95,36 @@ static void __attribute__((noreturn)) run_daemon(const struct kvmd_proc *p, bool
 	_exit(127);
 }
 
-void kvmd_start(struct kvmd_proc *p, const struct kvmd_opts *o)
+void kvmd_prepare(struct kvmd_proc *p, const struct kvmd_opts *o)
 {
-	uint64_t start;
-	struct kvc *k;
-
 	memset(p, 0, sizeof(*p));
 	snprintf(p->name, sizeof(p->name), "%s", o->name);
 	p->plane_bytes = o->plane_bytes ? o->plane_bytes : PLANE_BYTES;
 	write_conf(p, o);
-	start = time_ns();
+}
+
+int kvmd_try_start(struct kvmd_proc *p, const struct kvmd_opts *o, char *msg, size_t n)
+{
+	uint64_t start = time_ns();
+	struct kvc *k;
+
 	p->pid = kvb_spawn();
 	if (!p->pid)
 		run_daemon(p, o->anywhere);
 	remember(p);
-	k = client_open(p, o->blocks, 1);
+	k = client_try(p, o->blocks, 1, msg, n);
 	p->start_ns = (double)(time_ns() - start);
 	kvc_destroy(k);
+	return k ? 0 : -EIO;
+}
+
+void kvmd_start(struct kvmd_proc *p, const struct kvmd_opts *o)
+{
+	char msg[300];
+
+	kvmd_prepare(p, o);
+	if (kvmd_try_start(p, o, msg, sizeof(msg)))
+		kvb_die("%s", msg);
 }
 
 void kvmd_end(struct kvmd_proc *p)
@@ -306,6 +319,17 @@ static bool ended(struct kvmd_proc *p)
 
 struct kvc *client_open(struct kvmd_proc *p, uint64_t max_blocks, uint32_t max_seqs)
 {
+	char msg[300];
+	struct kvc *k = client_try(p, max_blocks, max_seqs, msg, sizeof(msg));
+
+	if (!k)
+		kvb_die("%s", msg);
+	return k;
+}
+
+struct kvc *client_try(struct kvmd_proc *p, uint64_t max_blocks, uint32_t max_seqs, char *msg,
+		       size_t n)
+{
 	const uint64_t until = time_ns() + START_NS;
 	struct kvc_space s;
 	struct kvc_opts o;
@@ -337,7 +361,9 @@ struct kvc *client_open(struct kvmd_proc *p, uint64_t max_blocks, uint32_t max_s
 	while ((err == -ENOENT || err == -ECONNREFUSED) && time_ns() < until && !ended(p));
 	if (err) {
 		kvmd_show_log(p);
-		kvb_die("%s: no session: %s (%s)", p->name, kvc_strerror(err), kvc_refusal());
+		snprintf(msg, n, "%s: no session: %s (%s)", p->name, kvc_strerror(err),
+			 kvc_refusal());
+		return NULL;
 	}
 	return k;
 }

@@ -117,6 +117,7 @@ enum part {
 	PART_PEERS	= 1 << 5,
 	PART_BIG	= 1 << 6,
 	PART_TIER	= 1 << 7,
+	PART_GPU	= 1 << 8,
 };
 
 struct bench {
@@ -131,6 +132,7 @@ struct bench {
 	char dir[64];			/* everything that is created lies here, */
 	const char *tier_at;		/* but for part tier: in a directory made there */
 	char tier_dir[4096];		/* "": not made */
+	char gpu[200];			/* part gpu's, or why there is none */
 };
 extern struct bench bench;
 extern volatile bool interrupted;	/* SIGINT or SIGTERM came */
@@ -166,6 +168,16 @@ enum row_id {
 	ROW_NOP_TIER, ROW_NOP_TRAFFIC,
 	ROW_RECOVER, ROW_RECOVER_WALL, ROW_RECOVER_OPEN,
 	ROW_POOL_TOUCH, ROW_ATTACH,
+	/* in fives: blocks of 64 KiB, 256 KiB, 1 MiB, 2 MiB, 4 MiB */
+	ROW_D2H, ROW_D2H_256K, ROW_D2H_1M, ROW_D2H_2M, ROW_D2H_4M,
+	ROW_H2D, ROW_H2D_256K, ROW_H2D_1M, ROW_H2D_2M, ROW_H2D_4M,
+	ROW_D2H_ALONE, ROW_H2D_ALONE, ROW_BOTH_WAYS,
+	ROW_D2H_SUMS, ROW_H2D_SUMS, ROW_D2H_64K_SUMS, ROW_H2D_64K_SUMS,
+	ROW_LAYOUT,
+	/* in threes: 64 MiB, 256 MiB, 1 GiB */
+	ROW_SLAB_CREATE, ROW_SLAB_CREATE_256M, ROW_SLAB_CREATE_1G,
+	ROW_SLAB_IMPORT, ROW_SLAB_IMPORT_256M, ROW_SLAB_IMPORT_1G,
+	ROW_VISIBLE,
 	NR_ROW
 };
 
@@ -174,6 +186,7 @@ void row_add(enum row_id r, double floor, double ours);
 void rows_print_text(void);
 int rows_print_json(double calib, unsigned dropped, unsigned noisy);
 void rows_skip(enum row_id r, const char *why);	/* why it has no values */
+void rows_skip_part(enum part part, const char *why);
 
 double kvb_median(double *v, unsigned n);	/* sorts */
 
@@ -210,6 +223,12 @@ struct kvmd_opts {
 
 /* Start a daemon, on a null device if nothing else is said; exits when that fails. */
 void kvmd_start(struct kvmd_proc *p, const struct kvmd_opts *o);
+/*
+ * The same in two steps: name, socket and configuration, so that clients can be
+ * forked before there is a daemon; then -errno with @msg when it cannot be used.
+ */
+void kvmd_prepare(struct kvmd_proc *p, const struct kvmd_opts *o);
+int kvmd_try_start(struct kvmd_proc *p, const struct kvmd_opts *o, char *msg, size_t n);
 void kvmd_end(struct kvmd_proc *p);
 void kvmd_end_all(void);
 void kvmd_pause(struct kvmd_proc *p);	/* SIGSTOP: a spinning daemon, not now */
@@ -228,6 +247,9 @@ int kvmd_statuses(const struct kvmd_proc *p, const char *const *keys, double *re
  * @max_blocks 0: the space is there already.
  */
 struct kvc *client_open(struct kvmd_proc *p, uint64_t max_blocks, uint32_t max_seqs);
+/* The same, but NULL with @msg. */
+struct kvc *client_try(struct kvmd_proc *p, uint64_t max_blocks, uint32_t max_seqs, char *msg,
+		       size_t n);
 /* Submit what was prepared, wait for the one completion; exits on errors. */
 int client_wait(struct kvc *k, struct kvmd_cqe *ret_cqe);
 void client_warm(struct kvc *k);	/* some round trips, so that all is awake */
@@ -256,6 +278,9 @@ void kvb_big_end(void);
 void kvb_tier_setup(void);
 void kvb_tier_round(void);
 void kvb_tier_end(void);
+void kvb_gpu_setup(void);
+void kvb_gpu_round(void);
+void kvb_gpu_end(void);
 
 /* The daemon that always spins, shared by the parts that want one. */
 extern struct kvmd_proc busy;

@@ -26,26 +26,27 @@ void busy_start(void)
 
 /* ------------------------------------------------------------------ slices */
 
-static double slice_echo(void *ctx)
+/* The floor's server in @mode for a slice; ns of one round trip. */
+static double slice_of(enum floor_mode mode, uint32_t batch, uint32_t depth)
 {
 	double ns;
 
-	(void)ctx;
-	floor_mode(FLOOR_ECHO, 1);
-	ns = floor_echo(1, 1);
+	floor_mode(mode, batch);
+	ns = mode == FLOOR_ECHO ? floor_echo(batch, depth) : floor_phase(batch, depth);
 	floor_mode(FLOOR_PARK, 0);
 	return ns;
 }
 
+static double slice_echo(void *ctx)
+{
+	(void)ctx;
+	return slice_of(FLOOR_ECHO, 1, 1);
+}
+
 static double slice_phase(void *ctx)
 {
-	double ns;
-
 	(void)ctx;
-	floor_mode(FLOOR_PHASE, 1);
-	ns = floor_phase(1, 1);
-	floor_mode(FLOOR_PARK, 0);
-	return ns;
+	return slice_of(FLOOR_PHASE, 1, 1);
 }
 
 double nop_rtt(void *ctx)
@@ -117,13 +118,8 @@ static double nop_rate(uint32_t batch, uint32_t depth)
 
 static double slice_echo32(void *ctx)
 {
-	double ns;
-
 	(void)ctx;
-	floor_mode(FLOOR_ECHO, 32);
-	ns = floor_echo(32, 256);
-	floor_mode(FLOOR_PARK, 0);
-	return ns;
+	return slice_of(FLOOR_ECHO, 32, 256);
 }
 
 static double slice_nop32(void *ctx)
@@ -134,24 +130,14 @@ static double slice_nop32(void *ctx)
 
 static double slice_echo_pipe(void *ctx)
 {
-	double ns;
-
 	(void)ctx;
-	floor_mode(FLOOR_ECHO, 1);
-	ns = floor_echo(1, 32);
-	floor_mode(FLOOR_PARK, 0);
-	return ns;
+	return slice_of(FLOOR_ECHO, 1, 32);
 }
 
 static double slice_phase_pipe(void *ctx)
 {
-	double ns;
-
 	(void)ctx;
-	floor_mode(FLOOR_PHASE, 1);
-	ns = floor_phase(1, 32);
-	floor_mode(FLOOR_PARK, 0);
-	return ns;
+	return slice_of(FLOOR_PHASE, 1, 32);
 }
 
 static double slice_nop_pipe(void *ctx)

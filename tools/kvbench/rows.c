@@ -210,6 +210,56 @@ static const struct row_def defs[NR_ROW] = {
 		GOAL_RATIO_MAX, 1.2, 0, false },
 	[ROW_ATTACH] = { PART_TIER, "attach of a client, 2 MiB pages", "ms per GiB", NULL,
 		NULL, "attach_ms_per_gib", NULL, GOAL_OURS_MAX, 10, 0, false },
+	[ROW_D2H] = { PART_GPU, "GPU to host, blocks of 64 KiB, batched", "GB/s", "cuMemcpyAsync, one large pinned buffer",
+		"plain_d2h_gb_per_s", "d2h_64k_gb_per_s", "d2h_64k_over_plain", GOAL_RATIO_MIN, 0.75, 0, false },
+	[ROW_D2H_256K] = { PART_GPU, "GPU to host, blocks of 256 KiB", "GB/s", "cuMemcpyAsync, one large pinned buffer",
+		NULL, "d2h_256k_gb_per_s", "d2h_256k_over_plain", GOAL_NONE, 0, 0, false },
+	[ROW_D2H_1M] = { PART_GPU, "GPU to host, blocks of 1 MiB", "GB/s", "cuMemcpyAsync, one large pinned buffer",
+		NULL, "d2h_1m_gb_per_s", "d2h_1m_over_plain", GOAL_NONE, 0, 0, false },
+	[ROW_D2H_2M] = { PART_GPU, "GPU to host, blocks of 2 MiB", "GB/s", "cuMemcpyAsync, one large pinned buffer",
+		NULL, "d2h_2m_gb_per_s", "d2h_2m_over_plain", GOAL_RATIO_MIN, 0.92, 0, false },
+	[ROW_D2H_4M] = { PART_GPU, "GPU to host, blocks of 4 MiB", "GB/s", "cuMemcpyAsync, one large pinned buffer",
+		NULL, "d2h_4m_gb_per_s", "d2h_4m_over_plain", GOAL_NONE, 0, 0, false },
+	[ROW_H2D] = { PART_GPU, "host to GPU, blocks of 64 KiB, batched", "GB/s", "cuMemcpyAsync, one large pinned buffer",
+		"plain_h2d_gb_per_s", "h2d_64k_gb_per_s", "h2d_64k_over_plain", GOAL_RATIO_MIN, 0.75, 0, false },
+	[ROW_H2D_256K] = { PART_GPU, "host to GPU, blocks of 256 KiB", "GB/s", "cuMemcpyAsync, one large pinned buffer",
+		NULL, "h2d_256k_gb_per_s", "h2d_256k_over_plain", GOAL_NONE, 0, 0, false },
+	[ROW_H2D_1M] = { PART_GPU, "host to GPU, blocks of 1 MiB", "GB/s", "cuMemcpyAsync, one large pinned buffer",
+		NULL, "h2d_1m_gb_per_s", "h2d_1m_over_plain", GOAL_NONE, 0, 0, false },
+	[ROW_H2D_2M] = { PART_GPU, "host to GPU, blocks of 2 MiB", "GB/s", "cuMemcpyAsync, one large pinned buffer",
+		NULL, "h2d_2m_gb_per_s", "h2d_2m_over_plain", GOAL_RATIO_MIN, 0.92, 0, false },
+	[ROW_H2D_4M] = { PART_GPU, "host to GPU, blocks of 4 MiB", "GB/s", "cuMemcpyAsync, one large pinned buffer",
+		NULL, "h2d_4m_gb_per_s", "h2d_4m_over_plain", GOAL_NONE, 0, 0, false },
+	[ROW_D2H_ALONE] = { PART_GPU, "GPU to host, 64 KiB, each its own request", "GB/s", "cuMemcpyAsync, one large pinned buffer",
+		NULL, "d2h_64k_alone_gb_per_s", "d2h_64k_alone_over_plain", GOAL_NONE, 0, 0, false },
+	[ROW_H2D_ALONE] = { PART_GPU, "host to GPU, 64 KiB, each its own request", "GB/s", "cuMemcpyAsync, one large pinned buffer",
+		NULL, "h2d_64k_alone_gb_per_s", "h2d_64k_alone_over_plain", GOAL_NONE, 0, 0, false },
+	[ROW_BOTH_WAYS] = { PART_GPU, "both ways at once, 2 MiB", "GB/s", "the same with one large buffer each",
+		"plain_both_ways_gbps", "both_ways_gbps", "both_ways_over_plain", GOAL_NONE, 0, 0, false },
+	[ROW_D2H_SUMS] = { PART_GPU, "GPU to host, 2 MiB, with checksums", "GB/s", "the same without",
+		NULL, "d2h_2m_sums_gb_per_s", "d2h_2m_sums_over_none", GOAL_NONE, 0, 0, false },
+	[ROW_D2H_64K_SUMS] = { PART_GPU, "GPU to host, 64 KiB, with checksums", "GB/s", "the same without",
+		NULL, "d2h_64k_sums_gb_per_s", "d2h_64k_sums_over_none", GOAL_NONE, 0, 0, false },
+	[ROW_H2D_SUMS] = { PART_GPU, "host to GPU, 2 MiB, with checksums", "GB/s", "the same without",
+		NULL, "h2d_2m_sums_gb_per_s", "h2d_2m_sums_over_none", GOAL_NONE, 0, 0, false },
+	[ROW_H2D_64K_SUMS] = { PART_GPU, "host to GPU, 64 KiB, with checksums", "GB/s", "the same without",
+		NULL, "h2d_64k_sums_gb_per_s", "h2d_64k_sums_over_none", GOAL_NONE, 0, 0, false },
+	[ROW_LAYOUT] = { PART_GPU, "4 MiB blocks in one piece", "GB/s", "64 planes of 64 KiB",
+		"layer_major_gb_per_s", "block_major_gb_per_s", "block_major_over_layer_major", GOAL_NONE, 0, 0, false },
+	[ROW_SLAB_CREATE] = { PART_GPU, "slab of 64 MiB: made, mapped, exported", "ms", "bare driver calls",
+		"bare_slab_64m_create_ms", "slab_64m_create_ms", "slab_64m_create_over_bare", GOAL_NONE, 0, 0, false },
+	[ROW_SLAB_CREATE_256M] = { PART_GPU, "slab of 256 MiB: made, mapped, exported", "ms", "bare driver calls",
+		"bare_slab_256m_create_ms", "slab_256m_create_ms", "slab_256m_create_over_bare", GOAL_NONE, 0, 0, false },
+	[ROW_SLAB_CREATE_1G] = { PART_GPU, "slab of 1 GiB: made, mapped, exported", "ms", "bare driver calls",
+		"bare_slab_1g_create_ms", "slab_1g_create_ms", "slab_1g_create_over_bare", GOAL_NONE, 0, 0, false },
+	[ROW_SLAB_IMPORT] = { PART_GPU, "64 MiB slab to another process, mapped twice", "ms", NULL,
+		NULL, "slab_64m_export_import_map_ms", NULL, GOAL_NONE, 0, 0, false },
+	[ROW_SLAB_IMPORT_256M] = { PART_GPU, "256 MiB slab to another process, mapped twice", "ms", NULL,
+		NULL, "slab_256m_export_import_map_ms", NULL, GOAL_NONE, 0, 0, false },
+	[ROW_SLAB_IMPORT_1G] = { PART_GPU, "1 GiB slab to another process, mapped twice", "ms", NULL,
+		NULL, "slab_1g_export_import_map_ms", NULL, GOAL_NONE, 0, 0, false },
+	[ROW_VISIBLE] = { PART_GPU, "from publish to another client's hit", "us", "the same on the host device",
+		"publish_to_visible_host_us", "publish_to_visible_us", "publish_to_visible_over_host", GOAL_NONE, 0, 0, false },
 };
 
 static const struct {
@@ -218,7 +268,7 @@ static const struct {
 } sections[] = {
 	{ PART_RING, "rings" }, { PART_OPS, "operations" }, { PART_WAKE, "waking and sending" },
 	{ PART_IDLE, "idle" }, { PART_PEERS, "beside others" }, { PART_HASH, "keys" },
-	{ PART_BIG, "a large pool" }, { PART_TIER, "tiers" },
+	{ PART_BIG, "a large pool" }, { PART_TIER, "tiers" }, { PART_GPU, "a GPU" },
 };
 
 enum { COL_FLOOR, COL_OURS, COL_RATIO, NR_COL };
@@ -272,6 +322,13 @@ void row_add(enum row_id r, double floor, double ours)
 void rows_skip(enum row_id r, const char *why)
 {
 	rows[r].skipped = why;
+}
+
+void rows_skip_part(enum part part, const char *why)
+{
+	for (int r = 0; r < NR_ROW; r++)
+		if (defs[r].part == part)
+			rows[r].skipped = why;
 }
 
 /* Median, least and most of one column. */
@@ -344,7 +401,9 @@ static void print_row(enum row_id r)
 
 	snprintf(what, sizeof(what), "%s, %s", d->what, d->unit);
 	if (!rows[r].nr) {
-		if (rows[r].skipped)
+		if (rows[r].skipped && d->part == PART_GPU)
+			printf("SKIP: %s: %s\n", what, rows[r].skipped);
+		else if (rows[r].skipped)
 			printf("  %-44s not measured: %s\n", what, rows[r].skipped);
 		return;
 	}
@@ -478,6 +537,8 @@ int rows_print_json(double calib, unsigned dropped, unsigned noisy)
 	json_f64(&j, "calib_worst_over_median", calib);
 	json_f64(&j, "idle_s", (double)bench.idle_ns / 1e9);
 	json_u64(&j, "big_blocks", bench.big_blocks);
+	if (bench.parts & PART_GPU)
+		json_str(&j, "gpu", bench.gpu);
 	for (int r = 0; r < NR_ROW; r++)
 		if (bench.parts & defs[r].part)
 			json_keys(&j, (enum row_id)r);

@@ -27,15 +27,20 @@ volatile bool interrupted;
 static pid_t main_pid;
 static pid_t children[32];		/* not reaped yet; 0: unused */
 
+static __printf(1, 0) void say(const char *fmt, va_list ap)
+{
+	fputs("kvbench: ", stderr);
+	vfprintf(stderr, fmt, ap);
+	fputc('\n', stderr);
+}
+
 void kvb_note(const char *fmt, ...)
 {
 	va_list ap;
 
-	fputs("kvbench: ", stderr);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	say(fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
 }
 
 static void remove_dir(char *dir)
@@ -71,11 +76,9 @@ void kvb_die(const char *fmt, ...)
 {
 	va_list ap;
 
-	fputs("kvbench: ", stderr);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	say(fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
 	if (getpid() != main_pid)
 		_exit(1);
 	exit(1);

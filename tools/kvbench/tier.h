@@ -11,6 +11,7 @@
 #ifndef KVBENCH_TIER_H
 #define KVBENCH_TIER_H
 
+#include "kvmd/lib/worker_bell.h"
 #include "kvmd/tier/disk.h"
 #include "kvmd/tier/ram.h"
 #include "tools/kvbench/kvbench.h"
@@ -44,7 +45,7 @@ struct fio_job {
 void fio_check(void);
 /* Make fio's file and write all of it, so that measurements only overwrite. */
 void fio_layout(void);
-/* Bytes a second. */
+/* Bytes a second; @for_ns 0: over the file once. */
 double fio_run(const struct fio_job *j, uint64_t for_ns);
 /* The depth at which fio is fastest, tried once. */
 unsigned fio_best_depth(bool write, uint64_t block);
@@ -84,8 +85,7 @@ struct rig {
 	struct workers *workers, *slow;
 	struct dev_ops ops;		/* of its device: the host's, to be changed */
 	struct uring *u;
-	struct uring_req bell;		/* the workers' */
-	uint64_t bell_value;
+	struct worker_bell bell;	/* of workers; those of slow are seen in time */
 	struct pool *p;
 	struct space *sp;
 	struct gpool *gp;

@@ -71,11 +71,6 @@ static void loop_init(struct loop *l, const char *path, uint64_t block, unsigned
 			(unsigned long long)iov.iov_len);
 }
 
-static uint64_t look_at(const uint8_t *p, uint64_t bytes)
-{
-	return sum_of(p, bytes);
-}
-
 void bare_io(const char *path, bool write, bool look, uint64_t block, unsigned depth,
 	     uint64_t for_ns, struct bare_io *ret_r)
 {
@@ -102,7 +97,7 @@ void bare_io(const char *path, bool write, bool look, uint64_t block, unsigned d
 					write ? "write" : "read", c->res);
 			io_uring_cqe_seen(&l.ring, c);
 			if (look)
-				sink = sink + look_at(l.buf + i * block, block);
+				sink = sink + sum_of(l.buf + i * block, block);
 			lat[nr % MAX_LAT] = (double)(now - l.start[i]);
 			nr++;
 			if (now - start < for_ns)

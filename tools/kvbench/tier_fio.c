@@ -63,8 +63,7 @@ void fio_check(void)
 			"apt-get install -y --no-install-recommends fio");
 }
 
-/* @for_ns 0: over the file once. */
-static double fio(const struct fio_job *j, uint64_t for_ns)
+double fio_run(const struct fio_job *j, uint64_t for_ns)
 {
 	static char arg[MAX_ARGS][4200];
 	char *argv[MAX_ARGS + 1];
@@ -109,12 +108,7 @@ void fio_layout(void)
 {
 	const struct fio_job j = { .write = true, .block = 1 << 20, .depth = 4 };
 
-	fio(&j, 0);
-}
-
-double fio_run(const struct fio_job *j, uint64_t for_ns)
-{
-	return fio(j, for_ns);
+	fio_run(&j, 0);
 }
 
 unsigned fio_best_depth(bool write, uint64_t block)
@@ -126,7 +120,7 @@ unsigned fio_best_depth(bool write, uint64_t block)
 	for (size_t i = 0; i < ARRAY_SIZE(depths) && !interrupted; i++) {
 		const struct fio_job j = { .write = write, .block = block, .depth = depths[i] };
 
-		v = fio(&j, tier_amounts.slice_ns / 2);
+		v = fio_run(&j, tier_amounts.slice_ns / 2);
 		if (v > most) {
 			most = v;
 			best = depths[i];

@@ -21,22 +21,8 @@ static unsigned nr_rigs;
 
 /* -------------------------------------------------------------------- turning */
 
-static void arm_bell(struct rig *r)
+static uint64_t next_ns(struct tier *t)
 {
-	if (uring_read(r->u, &r->bell, workers_notify_fd(r->workers), &r->bell_value,
-		       sizeof(r->bell_value)))
-		kvb_die("the ring is full");
-}
-
-static void on_bell(struct uring_req *u, int res)
-{
-	(void)res;
-	arm_bell(container_of(u, struct rig, bell));
-}
-
-static uint64_t next_ns(const struct rig *r, struct tier *t)
-{
-	(void)r;
 	return t && t->ops->next_ns ? t->ops->next_ns(t) : 0;
 }
 
@@ -55,10 +41,10 @@ void rig_wait(struct rig *r)
 {
 	uint64_t now = clock_ns(), until = now + WAIT_NS, t;
 
-	t = next_ns(r, r->disk);
+	t = next_ns(r->disk);
 	if (t)
 		until = min(until, t);
-	t = next_ns(r, r->ram);
+	t = next_ns(r->ram);
 	if (t)
 		until = min(until, t);
 	if (until > now)
@@ -247,11 +233,10 @@ void rig_init(struct rig *r, const struct rig_opts *o)
 		cpu_client();
 	/* The RAM tier makes the table of fixed buffers itself. */
 	if (uring_create(1024, &r->u) || (o->mem_bytes && uring_buffers_init(r->u, 1)) ||
-	    uring_files_init(r->u, DISK_MAX_FILES) || pool_create(&po, r->workers, &r->p))
+	    uring_files_init(r->u, DISK_MAX_FILES) ||
+	    worker_bell_start(&r->bell, r->u, r->workers) || pool_create(&po, r->workers, &r->p))
 		kvb_die("no pool for the tiers");
 	r->p->events = &events;
-	r->bell.done = on_bell;
-	arm_bell(r);
 	dev_init(&r->p->dev[0], &r->ops, "host-0", o->hbm_bytes + (64 << 20), r->workers);
 	r->p->nr_devs = 1;
 	make_space(r, o);

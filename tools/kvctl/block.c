@@ -42,24 +42,19 @@ static int block_list(struct ctl *k, int argc, char **argv)
 	return ctl_list(k, "block", "list", kv, "blocks", cols);
 }
 
+static int block_text(struct ctl *k, json_object *doc)
+{
+	return ctl_record(k, json_object_array_get_idx(ctl_get(doc, "blocks"), 0), cols);
+}
+
 static int block_show(struct ctl *k, int argc, char **argv)
 {
 	const char *kv[] = { "block", argv[0], NULL };
 	const char *by_key[] = { "key", k->key, "space", k->space, "group", k->group, NULL };
-	json_object *doc;
-	int ret;
 
 	if (!argc == !k->key)
 		return ctl_usage("block show: BLOCK, or --key with --space");
-	ret = ctl_ask(k, "block", "show", k->key ? by_key : kv, &doc);
-	if (ret)
-		return ret;
-	if (k->json)
-		ctl_print_json(doc);
-	else
-		ret = ctl_record(k, json_object_array_get_idx(ctl_get(doc, "blocks"), 0), cols);
-	json_object_put(doc);
-	return ret;
+	return ctl_view(k, "block", "show", k->key ? by_key : kv, block_text);
 }
 
 const struct ctl_verb ctl_block_verbs[] = {

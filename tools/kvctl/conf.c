@@ -30,22 +30,20 @@ static int conf_show(struct ctl *k, int argc, char **argv)
 	return ctl_list(k, "conf", "show", NULL, "options", cols);
 }
 
+static int reload_text(struct ctl *k, json_object *doc)
+{
+	const char *message = ctl_str(doc, "message");
+
+	(void)k;
+	printf("reloaded%s%s\n", *message ? ": " : "", message);
+	return CTL_OK;
+}
+
 static int conf_reload(struct ctl *k, int argc, char **argv)
 {
-	json_object *doc;
-	int ret = ctl_ask(k, "conf", "reload", NULL, &doc);
-
 	(void)argc;
 	(void)argv;
-	if (ret)
-		return ret;
-	if (k->json)
-		ctl_print_json(doc);
-	else
-		printf("reloaded%s%s\n", *ctl_str(doc, "message") ? ": " : "",
-		       ctl_str(doc, "message"));
-	json_object_put(doc);
-	return CTL_OK;
+	return ctl_view(k, "conf", "reload", NULL, reload_text);
 }
 
 const struct ctl_verb ctl_conf_verbs[] = {

@@ -35,20 +35,18 @@ static int drain_list(struct ctl *k, int argc, char **argv)
 	return ret;
 }
 
+static int act_text(struct ctl *k, json_object *doc)
+{
+	(void)k;
+	printf("slab %s: %s\n", ctl_str(doc, "slab"), ctl_str(doc, "state"));
+	return CTL_OK;
+}
+
 static int drain_act(struct ctl *k, const char *verb, const char *slab)
 {
 	const char *kv[] = { "slab", slab, NULL };
-	json_object *doc;
-	int ret = ctl_ask(k, "drain", verb, kv, &doc);
 
-	if (ret)
-		return ret;
-	if (k->json)
-		ctl_print_json(doc);
-	else
-		printf("slab %s: %s\n", ctl_str(doc, "slab"), ctl_str(doc, "state"));
-	json_object_put(doc);
-	return CTL_OK;
+	return ctl_view(k, "drain", verb, kv, act_text);
 }
 
 static int drain_start(struct ctl *k, int argc, char **argv)

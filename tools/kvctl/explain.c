@@ -110,23 +110,20 @@ static void print_summary(json_object *doc)
 	putchar('\n');
 }
 
+static int explain_text(struct ctl *k, json_object *doc)
+{
+	int ret = ctl_table(k, doc, "keys", cols);
+
+	if (!ret && !k->no_header)
+		print_summary(doc);
+	return ret;
+}
+
 static int explain_keys(struct ctl *k, const char *space, const char *keys)
 {
 	const char *kv[] = { "space", space, "group", k->group, "keys", keys, NULL };
-	json_object *doc;
-	int ret = ctl_ask(k, "explain", "run", kv, &doc);
 
-	if (ret)
-		return ret;
-	if (k->json) {
-		ctl_print_json(doc);
-	} else {
-		ret = ctl_table(k, doc, "keys", cols);
-		if (!ret && !k->no_header)
-			print_summary(doc);
-	}
-	json_object_put(doc);
-	return ret;
+	return ctl_view(k, "explain", "run", kv, explain_text);
 }
 
 static int explain_run(struct ctl *k, int argc, char **argv)

@@ -5,10 +5,6 @@
  * The daemon's totals, taken twice, are rates; the first lines count from its
  * start. Refusals by reason and errors are counts of the interval.
  */
-#include <ctype.h>
-#include <time.h>
-
-#include "kvmd/lib/conf.h"
 #include "tools/kvctl/kvctl.h"
 
 #define MAX_COLS	24
@@ -49,6 +45,7 @@ struct sample {
 	size_t nr;
 	json_object *doc, *was;		/* this one, the one before; NULL: since the start */
 	double seconds;			/* between the two */
+	uint64_t nr_shown;
 };
 
 static int pick(struct sample *s)
@@ -106,21 +103,6 @@ static bool reason(json_object *doc, const char *tier, const char *why, uint64_t
 	return counters && ctl_has(counters, name);
 }
 
-static void fmt_rate(const struct ctl *k, double v, char *buf, size_t n)
-{
-	static const char units[] = " KMGTPE";
-	unsigned u = 0;
-
-	while (!k->bytes && v >= 9999.5 && u < sizeof(units) - 2) {
-		v /= 1000;
-		u++;
-	}
-	if (u)
-		snprintf(buf, n, "%.1f%c", v, units[u]);
-	else
-		snprintf(buf, n, v >= 100 || v == (double)(uint64_t)v ? "%.0f" : "%.1f", v);
-}
-
 static void fmt_cell(const struct sample *s, const struct column *c, json_object *row,
 		     json_object *was, char *buf, size_t n)
 {
@@ -133,7 +115,7 @@ static void fmt_cell(const struct sample *s, const struct column *c, json_object
 		snprintf(buf, n, "%s", tier);
 		break;
 	case CELL_RATE:
-		fmt_rate(s->k, per_s, buf, n);
+		ctl_fmt_count(s->k, per_s, buf, n);
 		break;
 	case CELL_BYTE_RATE:
 		ctl_fmt_bytes(s->k, (uint64_t)per_s, buf, n);
@@ -175,82 +157,56 @@ static void print_header(const struct sample *s)
 	char head[32];
 
 	for (size_t i = 0; i < s->nr; i++) {
-		size_t n = 0;
-
-		for (; s->cols[i]->name[n] && n < sizeof(head) - 1; n++)
-			head[n] = (char)toupper((unsigned char)s->cols[i]->name[n]);
-		head[n] = '\0';
+		ctl_fmt_head(s->cols[i]->name, head, sizeof(head));
 		put_cell(s, i, head);
 	}
 	putchar('\n');
 }
 
-static void print_sample(struct sample *s)
+static int begin(const struct ctl *k, void *ctx, json_object *doc)
 {
-	json_object *rows = ctl_get(s->doc, "tiers");
-	uint64_t from = s->was ? ctl_u64(s->was, "now_ns") : ctl_u64(s->doc, "boot_ns");
+	(void)doc;
+	if (!k->no_header)
+		print_header(ctx);
+	return CTL_OK;
+}
+
+/* A line for each tier, an empty one between samples. */
+static void print_sample(const struct ctl *k, void *ctx, json_object *doc, json_object *was)
+{
+	json_object *rows = ctl_get(doc, "tiers");
+	struct sample *s = ctx;
 	char cell[64];
 
-	s->seconds = (double)(ctl_u64(s->doc, "now_ns") - from) / 1e9;
+	if (s->nr_shown++ && !k->no_header)
+		putchar('\n');
+	s->doc = doc;
+	s->was = was;
+	s->seconds = ctl_seconds(doc, was);
 	for (size_t r = 0; r < json_object_array_length(rows); r++) {
 		json_object *row = json_object_array_get_idx(rows, r);
-		json_object *was = tier_row(s->was, ctl_str(row, "tier"));
+		json_object *before = tier_row(was, ctl_str(row, "tier"));
 
 		for (size_t i = 0; i < s->nr; i++) {
-			fmt_cell(s, s->cols[i], row, was, cell, sizeof(cell));
+			fmt_cell(s, s->cols[i], row, before, cell, sizeof(cell));
 			put_cell(s, i, cell);
 		}
 		putchar('\n');
 	}
 }
 
-/* ------------------------------------------------------------------- samples */
-
-static void forget(struct sample *s)
-{
-	json_object_put(s->was);
-	s->was = NULL;
-}
-
-static int take_samples(struct ctl *k, uint64_t interval_ns, uint64_t count)
-{
-	struct sample s = { .k = k };
-	struct timespec at;
-	int ret = pick(&s);
-
-	clock_gettime(CLOCK_MONOTONIC, &at);
-	for (uint64_t i = 0; !ret; i++) {
-		ret = ctl_ask(k, "tier", "list", NULL, &s.doc);
-		if (ret)
-			break;
-		if (s.was && ctl_u64(s.was, "boot_ns") != ctl_u64(s.doc, "boot_ns"))
-			forget(&s);	/* another daemon: from its start on */
-		if (!i && !k->json && !k->no_header)
-			print_header(&s);
-		if ((i || !k->skip_first) && k->json) {
-			ctl_print_json(s.doc);
-		} else if (i || !k->skip_first) {
-			if (s.was && !k->no_header && i > (uint64_t)k->skip_first)
-				putchar('\n');
-			print_sample(&s);
-		}
-		forget(&s);
-		s.was = s.doc;
-		fflush(stdout);
-		if (i + 1 >= count)
-			break;
-		ctl_sleep_until(&at, interval_ns);
-	}
-	forget(&s);
-	return ret;
-}
-
 static int iostat_show(struct ctl *k, int argc, char **argv)
 {
+	struct sample cols = { .k = k };
+	const struct ctl_sampler s = {
+		.noun = "tier", .verb = "list", .ctx = &cols, .begin = begin, .show = print_sample,
+	};
 	uint64_t interval_ns = 0, count = 1;
 	int ret = ctl_interval(k, "iostat", argc, argv, &interval_ns, &count);
 
-	return ret ? ret : take_samples(k, interval_ns, count);
+	if (!ret)
+		ret = pick(&cols);
+	return ret ? ret : ctl_sample(k, &s, interval_ns, count);
 }
 
 const struct ctl_verb ctl_iostat_verbs[] = {

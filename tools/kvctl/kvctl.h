@@ -117,13 +117,24 @@ int ctl_keys_init(struct ctl_keys *keys);
 bool ctl_keys_full(const struct ctl_keys *keys);	/* no room for one more in a request */
 int ctl_keys_add(struct ctl_keys *keys, const char *key);
 
-/* ------------------------------------------------------------- stat.c */
+/* ------------------------------------------------------------- sample.c */
+
+/* A question that is asked every interval. */
+struct ctl_sampler {
+	const char *noun, *verb;
+	void *ctx;
+	/* Before the first sample, unless -j: columns, their heads. CTL_OK, or why not (said). */
+	int (*begin)(const struct ctl *k, void *ctx, json_object *doc);
+	/* One sample; @was: the one before, NULL: none, or of another daemon. */
+	void (*show)(const struct ctl *k, void *ctx, json_object *doc, json_object *was);
+};
 
 /* [INTERVAL [COUNT]] of @noun; one more with --skip-first. */
 int ctl_interval(struct ctl *k, const char *noun, int argc, char **argv, uint64_t *ret_ns,
 		 uint64_t *ret_count);
-struct timespec;
-void ctl_sleep_until(struct timespec *at, uint64_t interval_ns);	/* *at moves on */
+int ctl_sample(struct ctl *k, const struct ctl_sampler *s, uint64_t interval_ns, uint64_t count);
+/* Between two samples; @was NULL: since the daemon's start. */
+double ctl_seconds(json_object *doc, json_object *was);
 
 /* -------------------------------------------------------------- table.c */
 
@@ -152,6 +163,9 @@ int ctl_list(struct ctl *k, const char *noun, const char *verb, const char *cons
 /* `NOUN show`: the object as a record, then its rows under @key as a table. */
 int ctl_show(struct ctl *k, const char *noun, const char *const *kv, const struct ctl_col *cols,
 	     const char *key, const struct ctl_col *row_cols);
+/* Ask and show -j, or what @text makes of the answer: it returns an exit status. */
+int ctl_view(struct ctl *k, const char *noun, const char *verb, const char *const *kv,
+	     int (*text)(struct ctl *k, json_object *doc));
 /* Ask and show -j, or @text and member @member ("": none). The usual acting verb. */
 int ctl_act(struct ctl *k, const char *noun, const char *verb, const char *const *kv,
 	    const char *text, const char *member);
@@ -166,5 +180,7 @@ bool ctl_has(json_object *row, const char *key);	/* there and not null */
 json_object *ctl_get(json_object *row, const char *key);	/* NULL: not there */
 void ctl_fmt_bytes(const struct ctl *k, uint64_t v, char *buf, size_t n);
 void ctl_fmt_ms(uint64_t ms, char *buf, size_t n);
+void ctl_fmt_count(const struct ctl *k, double v, char *buf, size_t n);	/* powers of 1000 */
+void ctl_fmt_head(const char *name, char *buf, size_t n);	/* of a column: in capitals */
 
 #endif

@@ -24,28 +24,24 @@ static void print_kind(json_object *doc, const char *res, const char *kind)
 	       (unsigned long long)ctl_u64(p, "total_us"));
 }
 
-static int pressure_show(struct ctl *k, int argc, char **argv)
+static int pressure_text(struct ctl *k, json_object *doc)
 {
 	static const char *const resources[] = { "hbm", "load", "clean" };
-	json_object *doc;
-	int ret = ctl_ask(k, "pressure", "show", NULL, &doc);
 
+	for (size_t i = 0; !k->cols && i < ARRAY_SIZE(resources); i++) {
+		print_kind(doc, resources[i], "some");
+		print_kind(doc, resources[i], "full");
+	}
+	if (!k->cols && !json_object_array_length(ctl_get(doc, "spaces")))
+		return CTL_OK;
+	return ctl_table(k, doc, "spaces", cols);
+}
+
+static int pressure_show(struct ctl *k, int argc, char **argv)
+{
 	(void)argc;
 	(void)argv;
-	if (ret)
-		return ret;
-	if (k->json) {
-		ctl_print_json(doc);
-	} else {
-		for (size_t i = 0; !k->cols && i < ARRAY_SIZE(resources); i++) {
-			print_kind(doc, resources[i], "some");
-			print_kind(doc, resources[i], "full");
-		}
-		if (k->cols || json_object_array_length(ctl_get(doc, "spaces")))
-			ret = ctl_table(k, doc, "spaces", cols);
-	}
-	json_object_put(doc);
-	return ret;
+	return ctl_view(k, "pressure", "show", NULL, pressure_text);
 }
 
 /* -------------------------------------------------------------------- waiting */

@@ -42,28 +42,25 @@ static int seq_list(struct ctl *k, int argc, char **argv)
 	return ctl_list(k, "seq", "list", kv, "sequences", cols);
 }
 
+static int seq_text(struct ctl *k, json_object *doc)
+{
+	int ret = ctl_record(k, json_object_array_get_idx(ctl_get(doc, "sequences"), 0), cols);
+
+	if (ret || k->cols)
+		return ret;
+	putchar('\n');
+	ret = ctl_table(k, doc, "positions", position_cols);
+	ctl_note_next(doc);
+	return ret;
+}
+
 static int seq_show(struct ctl *k, int argc, char **argv)
 {
 	const char *kv[] = { "session", argv[0], "seq", argv[1], "group", k->group,
 			     "limit", k->limit, "offset", k->offset, NULL };
-	json_object *doc;
-	int ret = ctl_ask(k, "seq", "show", kv, &doc);
 
 	(void)argc;
-	if (ret)
-		return ret;
-	if (k->json) {
-		ctl_print_json(doc);
-	} else {
-		ret = ctl_record(k, json_object_array_get_idx(ctl_get(doc, "sequences"), 0), cols);
-		if (!ret && !k->cols) {
-			putchar('\n');
-			ret = ctl_table(k, doc, "positions", position_cols);
-			ctl_note_next(doc);
-		}
-	}
-	json_object_put(doc);
-	return ret;
+	return ctl_view(k, "seq", "show", kv, seq_text);
 }
 
 const struct ctl_verb ctl_seq_verbs[] = {

@@ -48,29 +48,24 @@ static int slab_list(struct ctl *k, int argc, char **argv)
 	return ctl_list(k, "slab", "list", kv, "slabs", ctl_slab_cols);
 }
 
+static int slab_text(struct ctl *k, json_object *doc)
+{
+	int ret = ctl_record(k, doc, ctl_slab_cols);
+
+	if (ret || k->cols)
+		return ret;
+	putchar('\n');
+	ret = ctl_record(k, doc, held_cols);
+	putchar('\n');
+	return ret ? ret : ctl_table(k, doc, "holders", holder_cols);
+}
+
 static int slab_show(struct ctl *k, int argc, char **argv)
 {
 	const char *kv[] = { "slab", argv[0], NULL };
-	json_object *doc;
-	int ret = ctl_ask(k, "slab", "show", kv, &doc);
 
 	(void)argc;
-	if (ret)
-		return ret;
-	if (k->json) {
-		ctl_print_json(doc);
-	} else {
-		ret = ctl_record(k, doc, ctl_slab_cols);
-		if (!ret && !k->cols) {
-			putchar('\n');
-			ret = ctl_record(k, doc, held_cols);
-			putchar('\n');
-		}
-		if (!ret && !k->cols)
-			ret = ctl_table(k, doc, "holders", holder_cols);
-	}
-	json_object_put(doc);
-	return ret;
+	return ctl_view(k, "slab", "show", kv, slab_text);
 }
 
 const struct ctl_verb ctl_slab_verbs[] = {

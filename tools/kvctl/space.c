@@ -60,21 +60,26 @@ static int space_show(struct ctl *k, int argc, char **argv)
 	return ctl_show(k, "space", kv, cols, "group_rows", group_cols);
 }
 
+static int raise_text(struct ctl *k, json_object *doc)
+{
+	(void)k;
+	printf("%s: epoch %s, %s blocks of former epochs to drop\n", ctl_str(doc, "space"),
+	       ctl_str(doc, "epoch"), ctl_str(doc, "stale_blocks"));
+	return CTL_OK;
+}
+
 static int space_raise(struct ctl *k, int argc, char **argv)
 {
 	const char *kv[] = { "space", argv[0], "epoch", k->epoch, NULL };
-	json_object *doc;
-	int ret = ctl_ask(k, "space", "raise", kv, &doc);
 
 	(void)argc;
-	if (ret)
-		return ret;
-	if (k->json)
-		ctl_print_json(doc);
-	else
-		printf("%s: epoch %s, %s blocks of former epochs to drop\n",
-		       ctl_str(doc, "space"), ctl_str(doc, "epoch"), ctl_str(doc, "stale_blocks"));
-	json_object_put(doc);
+	return ctl_view(k, "space", "raise", kv, raise_text);
+}
+
+static int drop_text(struct ctl *k, json_object *doc)
+{
+	(void)k;
+	printf("%s blocks dropped\n", ctl_str(doc, "dropped_blocks"));
 	return CTL_OK;
 }
 
@@ -82,20 +87,10 @@ static int space_drop(struct ctl *k, int argc, char **argv)
 {
 	const char *kv[] = { "space", argc ? argv[0] : NULL, NULL };
 	const char *all[] = { "all", "1", NULL };
-	json_object *doc;
-	int ret;
 
 	if (!argc == !k->all)
 		return ctl_usage("space drop: SPACE or --all");
-	ret = ctl_ask(k, "space", "drop", k->all ? all : kv, &doc);
-	if (ret)
-		return ret;
-	if (k->json)
-		ctl_print_json(doc);
-	else
-		printf("%s blocks dropped\n", ctl_str(doc, "dropped_blocks"));
-	json_object_put(doc);
-	return CTL_OK;
+	return ctl_view(k, "space", "drop", k->all ? all : kv, drop_text);
 }
 
 const struct ctl_verb ctl_space_verbs[] = {

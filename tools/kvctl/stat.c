@@ -3,10 +3,6 @@
  * stat.c - kvctl stat: counters as rates (as zpool-iostat(8)), whole, or for
  * Prometheus.
  */
-#include <ctype.h>
-#include <time.h>
-
-#include "kvmd/lib/conf.h"
 #include "tools/kvctl/kvctl.h"
 
 #define MAX_COLS	40
@@ -94,7 +90,7 @@ static bool make_column(json_object *doc, const char *name, size_t len, struct c
 	return true;
 }
 
-static int pick_columns(struct ctl *k, json_object *doc, struct column *cols, int *ret_nr)
+static int pick_columns(const struct ctl *k, json_object *doc, struct column *cols, int *ret_nr)
 {
 	const char *s = k->cols;
 	int nr = 0;
@@ -119,21 +115,6 @@ static int width(const struct column *c)
 	return max((int)strlen(c->name), MIN_WIDTH);
 }
 
-static void fmt_count(const struct ctl *k, double v, char *buf, size_t n)
-{
-	static const char units[] = " KMGTPE";
-	unsigned u = 0;
-
-	while (!k->bytes && v >= 9999.5 && u < sizeof(units) - 2) {
-		v /= 1000;
-		u++;
-	}
-	if (u)
-		snprintf(buf, n, "%.1f%c", v, units[u]);
-	else
-		snprintf(buf, n, v >= 100 || v == (double)(uint64_t)v ? "%.0f" : "%.1f", v);
-}
-
 static void fmt_column(const struct ctl *k, const struct column *c, json_object *doc,
 		       json_object *was, double seconds, char *buf, size_t n)
 {
@@ -141,10 +122,10 @@ static void fmt_column(const struct ctl *k, const struct column *c, json_object 
 
 	switch (c->kind) {
 	case COL_RATE:
-		fmt_count(k, seconds > 0 ? (double)v / seconds : 0, buf, n);
+		ctl_fmt_count(k, seconds > 0 ? (double)v / seconds : 0, buf, n);
 		break;
 	case COL_GAUGE:
-		fmt_count(k, (double)counter(doc, c->counter), buf, n);
+		ctl_fmt_count(k, (double)counter(doc, c->counter), buf, n);
 		break;
 	case COL_HIT:
 		asked = named(doc, "tokens_asked") - named(was, "tokens_asked");
@@ -164,33 +145,49 @@ static void fmt_column(const struct ctl *k, const struct column *c, json_object 
 
 static void print_header(const struct column *cols, int nr)
 {
+	char head[sizeof(cols->name)];
+
 	for (int i = 0; i < nr; i++) {
-		printf("%s%*s", i ? " " : "", width(&cols[i]) - (int)strlen(cols[i].name), "");
-		for (const char *s = cols[i].name; *s; s++)
-			putchar(toupper((unsigned char)*s));
+		ctl_fmt_head(cols[i].name, head, sizeof(head));
+		printf("%s%*s", i ? " " : "", width(&cols[i]), head);
 	}
 	putchar('\n');
 }
 
-/* Rates since @was; NULL: since boot. */
-static void print_line(const struct ctl *k, const struct column *cols, int nr, json_object *doc,
-		       json_object *was)
+/* ------------------------------------------------------------------ samples */
+
+struct columns {
+	struct column col[MAX_COLS];
+	int nr;
+};
+
+static int begin(const struct ctl *k, void *ctx, json_object *doc)
 {
-	uint64_t from = was ? ctl_u64(was, "now_ns") : ctl_u64(doc, "boot_ns");
-	double seconds = (double)(ctl_u64(doc, "now_ns") - from) / 1e9;
+	struct columns *c = ctx;
+	int ret = pick_columns(k, doc, c->col, &c->nr);
+
+	if (!ret && !k->no_header)
+		print_header(c->col, c->nr);
+	return ret;
+}
+
+/* Rates since @was; NULL: since boot. */
+static void print_line(const struct ctl *k, void *ctx, json_object *doc, json_object *was)
+{
+	const struct columns *c = ctx;
+	double seconds = ctl_seconds(doc, was);
 	char cell[64];
 
-	for (int i = 0; i < nr; i++) {
-		fmt_column(k, &cols[i], doc, was, seconds, cell, sizeof(cell));
-		printf("%s%*s", i ? " " : "", width(&cols[i]), cell);
+	for (int i = 0; i < c->nr; i++) {
+		fmt_column(k, &c->col[i], doc, was, seconds, cell, sizeof(cell));
+		printf("%s%*s", i ? " " : "", width(&c->col[i]), cell);
 	}
 	putchar('\n');
-	fflush(stdout);
 }
 
 /* -------------------------------------------------------------------- verbs */
 
-static int print_prom(json_object *doc)
+static void print_prom(json_object *doc)
 {
 	json_object *a = ctl_get(doc, "counters");
 
@@ -202,95 +199,28 @@ static int print_prom(json_object *doc)
 		printf("# TYPE kvmd_%s %s\n", name, ctl_str(c, "kind"));
 		printf("kvmd_%s %s\n", name, ctl_str(c, "value"));
 	}
-	return CTL_OK;
-}
-
-static int ask_once(struct ctl *k, json_object **ret_doc)
-{
-	return ctl_ask(k, "stat", "show", NULL, ret_doc);
-}
-
-void ctl_sleep_until(struct timespec *at, uint64_t interval_ns)
-{
-	at->tv_sec += (time_t)(interval_ns / 1000000000);
-	at->tv_nsec += (long)(interval_ns % 1000000000);
-	if (at->tv_nsec >= 1000000000) {
-		at->tv_sec++;
-		at->tv_nsec -= 1000000000;
-	}
-	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, at, NULL) == EINTR)
-		;
-}
-
-/* Print @count samples, @interval_ns apart; the first one counts from boot on. */
-static int sample(struct ctl *k, uint64_t interval_ns, uint64_t count)
-{
-	struct column cols[MAX_COLS];
-	json_object *doc, *was = NULL;
-	struct timespec at;
-	int nr = 0, ret;
-
-	clock_gettime(CLOCK_MONOTONIC, &at);
-	for (uint64_t i = 0; ; i++) {
-		ret = ask_once(k, &doc);
-		if (ret)
-			break;
-		if (was && ctl_u64(was, "boot_ns") != ctl_u64(doc, "boot_ns")) {
-			json_object_put(was);	/* another daemon: from its start on */
-			was = NULL;
-		}
-		if (!i && !k->json)
-			ret = pick_columns(k, doc, cols, &nr);
-		if (!i && !ret && !k->json && !k->no_header)
-			print_header(cols, nr);
-		if (!ret && (i || !k->skip_first)) {
-			if (k->json)
-				ctl_print_json(doc);
-			else
-				print_line(k, cols, nr, doc, was);
-		}
-		json_object_put(was);
-		was = doc;
-		if (ret || i + 1 >= count)
-			break;
-		fflush(stdout);
-		ctl_sleep_until(&at, interval_ns);
-	}
-	json_object_put(was);
-	return ret;
-}
-
-int ctl_interval(struct ctl *k, const char *noun, int argc, char **argv, uint64_t *ret_ns,
-		 uint64_t *ret_count)
-{
-	uint64_t count = argc > 0 ? UINT64_MAX : 1;
-
-	if (argc > 0 && (conf_parse_time(argv[0], ret_ns) || !*ret_ns))
-		return ctl_usage("'%s' is no interval and no verb of %s", argv[0], noun);
-	if (argc > 1 && (conf_parse_u64(argv[1], &count) || !count))
-		return ctl_usage("'%s' is no count", argv[1]);
-	*ret_count = count + (k->skip_first && count != UINT64_MAX);
-	return CTL_OK;
 }
 
 static int stat_show(struct ctl *k, int argc, char **argv)
 {
+	struct columns cols = { .nr = 0 };
+	const struct ctl_sampler s = {
+		.noun = "stat", .verb = "show", .ctx = &cols, .begin = begin, .show = print_line,
+	};
 	uint64_t interval_ns = 0, count = 1;
-	int err = ctl_interval(k, "stat", argc, argv, &interval_ns, &count);
+	json_object *doc;
+	int ret = ctl_interval(k, "stat", argc, argv, &interval_ns, &count);
 
-	if (err)
-		return err;
-	if (k->prom) {
-		json_object *doc;
-		int ret = ask_once(k, &doc);
-
-		if (!ret)
-			ret = print_prom(doc);
-		if (!ret)
-			json_object_put(doc);
+	if (ret)
 		return ret;
-	}
-	return sample(k, interval_ns, count);
+	if (!k->prom)
+		return ctl_sample(k, &s, interval_ns, count);
+	ret = ctl_ask(k, "stat", "show", NULL, &doc);
+	if (ret)
+		return ret;
+	print_prom(doc);
+	json_object_put(doc);
+	return CTL_OK;
 }
 
 static const struct ctl_col list_cols[] = {

@@ -116,27 +116,22 @@ static void print_pressure(json_object *doc)
 	       ctl_str(ctl_get(doc, "hbm"), "waiting_allocations"));
 }
 
+static int status_text(struct ctl *k, json_object *doc)
+{
+	print_head(doc);
+	print_memory(k, doc);
+	print_tiers(k, doc);
+	print_restart(doc);
+	print_hits(doc);
+	print_pressure(doc);
+	return CTL_OK;
+}
+
 static int status_show(struct ctl *k, int argc, char **argv)
 {
-	json_object *doc;
-	int ret = ctl_ask(k, "status", "show", NULL, &doc);
-
 	(void)argc;
 	(void)argv;
-	if (ret)
-		return ret;
-	if (k->json) {
-		ctl_print_json(doc);
-	} else {
-		print_head(doc);
-		print_memory(k, doc);
-		print_tiers(k, doc);
-		print_restart(doc);
-		print_hits(doc);
-		print_pressure(doc);
-	}
-	json_object_put(doc);
-	return CTL_OK;
+	return ctl_view(k, "status", "show", NULL, status_text);
 }
 
 const struct ctl_verb ctl_status_verbs[] = {

@@ -72,6 +72,30 @@ void ctl_fmt_ms(uint64_t ms, char *buf, size_t n)
 		snprintf(buf, n, "%llud%02lluh", s / 86400, s / 3600 % 24);
 }
 
+void ctl_fmt_count(const struct ctl *k, double v, char *buf, size_t n)
+{
+	static const char units[] = " KMGTPE";
+	unsigned u = 0;
+
+	while (!k->bytes && v >= 9999.5 && u < sizeof(units) - 2) {
+		v /= 1000;
+		u++;
+	}
+	if (u)
+		snprintf(buf, n, "%.1f%c", v, units[u]);
+	else
+		snprintf(buf, n, v >= 100 || v == (double)(uint64_t)v ? "%.0f" : "%.1f", v);
+}
+
+void ctl_fmt_head(const char *name, char *buf, size_t n)
+{
+	size_t i;
+
+	for (i = 0; name[i] && i < n - 1; i++)
+		buf[i] = (char)toupper((unsigned char)name[i]);
+	buf[i] = '\0';
+}
+
 static void fmt_list(json_object *v, char *buf, size_t n)
 {
 	size_t len = 0;
@@ -169,11 +193,8 @@ static bool is_number(const struct ctl_col *c)
 static int new_column(struct libscols_table *tb, const struct ctl_col *c)
 {
 	char head[64];
-	size_t i;
 
-	for (i = 0; c->name[i] && i < sizeof(head) - 1; i++)
-		head[i] = (char)toupper((unsigned char)c->name[i]);
-	head[i] = '\0';
+	ctl_fmt_head(c->name, head, sizeof(head));
 	return scols_table_new_column(tb, head, 0, is_number(c) ? SCOLS_FL_RIGHT : 0) ? 0 : -ENOMEM;
 }
 
@@ -284,6 +305,22 @@ int ctl_show(struct ctl *k, const char *noun, const char *const *kv, const struc
 			ret = ctl_table(k, doc, key, row_cols);
 		}
 	}
+	json_object_put(doc);
+	return ret;
+}
+
+int ctl_view(struct ctl *k, const char *noun, const char *verb, const char *const *kv,
+	     int (*text)(struct ctl *k, json_object *doc))
+{
+	json_object *doc;
+	int ret = ctl_ask(k, noun, verb, kv, &doc);
+
+	if (ret)
+		return ret;
+	if (k->json)
+		ctl_print_json(doc);
+	else
+		ret = text(k, doc);
 	json_object_put(doc);
 	return ret;
 }

@@ -78,6 +78,7 @@ static void fmt_flight(const struct ctl *k, json_object *row, char *buf, size_t 
 	{ "huge_shmem",	"huge_shmem_bytes",	CTL_BYTES,	false,	NULL }, \
 	{ "small_pages", "small_page_bytes",	CTL_BYTES,	false,	NULL }, \
 	{ "locked",	"locked_bytes",		CTL_BYTES,	shown,	NULL }, \
+	{ "pinned",	"pinned_bytes",		CTL_BYTES,	false,	NULL }, \
 	{ "registered",	"registered_bytes",	CTL_BYTES,	shown,	NULL }
 
 #define DISK_COLS \
@@ -152,26 +153,19 @@ static int tier_list(struct ctl *k, int argc, char **argv)
 	return ctl_list(k, "tier", "list", NULL, "tiers", cols);
 }
 
+static int tier_text(struct ctl *k, json_object *doc)
+{
+	return ctl_record(k, doc, strcmp(ctl_str(doc, "tier"), "ram") ? hbm_cols : ram_cols);
+}
+
 static int tier_show(struct ctl *k, int argc, char **argv)
 {
 	const char *kv[] = { "tier", argv[0], NULL };
-	const struct ctl_col *own = !strcmp(argv[0], "ram") ? ram_cols :
-				    !strcmp(argv[0], "disk") ? disk_cols : hbm_cols;
-	json_object *doc;
-	int ret;
 
 	(void)argc;
-	if (own == disk_cols)
-		return ctl_show(k, "tier", kv, own, "file_rows", file_cols);
-	ret = ctl_ask(k, "tier", "show", kv, &doc);
-	if (ret)
-		return ret;
-	if (k->json)
-		ctl_print_json(doc);
-	else
-		ret = ctl_record(k, doc, own);
-	json_object_put(doc);
-	return ret;
+	if (!strcmp(argv[0], "disk"))
+		return ctl_show(k, "tier", kv, disk_cols, "file_rows", file_cols);
+	return ctl_view(k, "tier", "show", kv, tier_text);
 }
 
 /* ------------------------------------------------------------------- draining */

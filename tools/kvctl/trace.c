@@ -15,11 +15,14 @@
 #include "tools/kvctl/kvctl.h"
 
 static volatile sig_atomic_t stopped;
+static int daemon_fd;
 
+/* A read that is just about to begin finds the end, too. */
 static void on_signal(int sig)
 {
 	(void)sig;
 	stopped = 1;
+	shutdown(daemon_fd, SHUT_RD);
 }
 
 /* Numbers for keys: open addressing, a power of two of slots, load below 1/2. */
@@ -179,6 +182,7 @@ static int start(struct ctl *k, struct recording *r)
 		return ret;
 	/* Requests come when they come. */
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &forever, sizeof(forever));
+	daemon_fd = fd;
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGTERM, &sa, NULL);
 	in = fdopen(fd, "r");

@@ -6,7 +6,8 @@
  * the command runs as a child with $NOTIFY_SOCKET, what it stores there by name
  * is kept (the last of a name counts), and when it dies it is waited for and
  * started again with all of it, from descriptor 3 on. Only the child is listened
- * to: the kernel says who sent a message. One thread, one poll().
+ * to: the kernel says who sent a message. One thread, one poll(); signals are
+ * blocked and read from a descriptor in it, nothing runs asynchronously.
  */
 #include <fcntl.h>
 #include <poll.h>
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -31,20 +33,23 @@ static struct kept {
 	int fd;				/* close-on-exec */
 } kept[MOST];
 static unsigned nr_kept;
-static int notify_fd;
+static int notify_fd, signal_fd;
 static char notify_path[32];		/* '@' and the socket's abstract name */
-static sigset_t old_mask;		/* while we wait, and the child's */
-static volatile pid_t child;		/* 0: none runs */
+static sigset_t old_mask;		/* the child's */
+static pid_t child;			/* 0: none runs */
 static bool was_ready;			/* some child served, ever */
-static volatile sig_atomic_t stopping;	/* we were told to stop */
-static const int signals[] = { SIGCHLD, SIGTERM, SIGINT, SIGHUP };
+static bool stopping;			/* we were told to stop */
 
-/* Only while we wait: all these signals are blocked at other times. */
-static void on_signal(int sig)
+/* What we were told is passed on; SIGCHLD only had to end the wait. */
+static void take_signals(void)
 {
-	stopping |= sig == SIGTERM || sig == SIGINT;
-	if (child && sig != SIGCHLD)
-		kill(child, sig);
+	struct signalfd_siginfo si;
+
+	while (read(signal_fd, &si, sizeof(si)) == sizeof(si)) {
+		stopping |= si.ssi_signo == SIGTERM || si.ssi_signo == SIGINT;
+		if (child && si.ssi_signo != SIGCHLD)
+			kill(child, (int)si.ssi_signo);
+	}
 }
 
 static void drop(const char *name)
@@ -163,12 +168,10 @@ static void start(char **argv)
 	/* Nothing is kept by a keeper that was killed: the child shall stop as well. */
 	if (prctl(PR_SET_PDEATHSIG, SIGTERM) || getppid() != keeper)
 		_exit(1);
-	/* What was passed on already ends it as soon as it is unblocked. */
-	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
-		signal(signals[i], SIG_DFL);
 	if (nr_kept)
 		err = hand_over();
 	if (!err && !setenv("NOTIFY_SOCKET", notify_path, 1)) {
+		/* What was passed on already ends it here. */
 		sigprocmask(SIG_SETMASK, &old_mask, NULL);
 		execvp(argv[0], argv);
 		err = -errno;
@@ -177,23 +180,37 @@ static void start(char **argv)
 	_exit(err == -ENOENT ? 127 : 126);
 }
 
+/* Theirs are the default actions, whatever we inherited: the child begins with them. */
+static int signals_init(void)
+{
+	static const int signals[] = { SIGCHLD, SIGTERM, SIGINT, SIGHUP };
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
+		signal(signals[i], SIG_DFL);
+		sigaddset(&set, signals[i]);
+	}
+	if (sigprocmask(SIG_BLOCK, &set, &old_mask))
+		return -errno;
+	signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return signal_fd < 0 ? -errno : 0;
+}
+
 static int set_up(void)
 {
-	struct sigaction sa = { .sa_handler = on_signal };
 	struct sockaddr_un un = { .sun_family = AF_UNIX };
 	socklen_t len = sizeof(un);
 	struct rlimit lim;
 	const int on = 1;
+	int err = signals_init();
 
+	if (err)
+		return err;
 	if (!getrlimit(RLIMIT_NOFILE, &lim)) {
 		lim.rlim_cur = lim.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &lim);
 	}
-	for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
-		sigaddset(&sa.sa_mask, signals[i]);
-		sigaction(signals[i], &sa, NULL);
-	}
-	sigprocmask(SIG_BLOCK, &sa.sa_mask, &old_mask);
 	/* The kernel chooses an abstract name: nothing is left behind. */
 	notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (notify_fd < 0 || bind(notify_fd, (struct sockaddr *)&un, sizeof(un.sun_family)) ||
@@ -205,26 +222,37 @@ static int set_up(void)
 	return fdstore_open();
 }
 
+/* Wait for news; without a child until @at_ns at the longest. */
+static void wait_for_news(uint64_t at_ns)
+{
+	struct pollfd pfd[] = {
+		{ .fd = notify_fd, .events = POLLIN }, { .fd = signal_fd, .events = POLLIN },
+	};
+	uint64_t now = clock_ns(), left_ns = at_ns > now ? at_ns - now : 0;
+
+	(void)poll(pfd, ARRAY_SIZE(pfd), child ? -1 : (int)((left_ns + 999999) / 1000000));
+	take_signals();
+	drain();
+}
+
 /* Until the child ended for good; what we exit with. */
 static int keep_running(char **argv, uint64_t longest_ms)
 {
 	uint64_t started = clock_ns(), pause_ms = FIRST_PAUSE_MS;
-	struct pollfd pfd = { .fd = notify_fd, .events = POLLIN };
+	uint64_t next_ns = started + pause_ms * 1000000;	/* when it is started again */
+	int status;
 
 	start(argv);
 	for (;;) {
-		struct timespec ts = { .tv_sec = (time_t)(pause_ms / 1000),
-				       .tv_nsec = (long)(pause_ms % 1000 * 1000000) };
-		int status;
-
-		if (!ppoll(&pfd, 1, child ? NULL : &ts, &old_mask)) {
+		wait_for_news(next_ns);
+		if (stopping && !child)
+			return 0;
+		if (!child && clock_ns() >= next_ns) {
 			started = clock_ns();
 			start(argv);
 			pause_ms = min(2 * pause_ms, longest_ms);
+			next_ns = started + pause_ms * 1000000;
 		}
-		drain();
-		if (stopping && !child)
-			return 0;
 		if (!child || waitpid(child, &status, WNOHANG) <= 0)
 			continue;
 		drain();	/* its last words */
@@ -233,6 +261,7 @@ static int keep_running(char **argv, uint64_t longest_ms)
 			return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 		if (clock_ns() - started > longest_ms * 1000000)
 			pause_ms = FIRST_PAUSE_MS;
+		next_ns = clock_ns() + pause_ms * 1000000;
 		say("%s %s %d; starting it again in %u ms with %u descriptors", argv[0],
 		    WIFEXITED(status) ? "exited with" : "was killed by signal",
 		    WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status),

@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "kvmd/lib/conf.h"
+#include "kvmd/lib/json.h"
 #include "tools/kvtrace/kvtrace.h"
 #include "tools/kvtrace/progress.h"
 
@@ -94,6 +95,16 @@ int kvt_load(struct trace *t, const char *path, struct trace_opts o, bool quiet)
 			kvt_warn("%s: %" PRIu64 " %s", path, t->warn[w],
 				 trace_warn_text((enum trace_warn)w));
 	return KVT_OK;
+}
+
+int kvt_json_print(struct json *j)
+{
+	int err = j->err;
+
+	if (!err)
+		puts(j->buf);
+	json_exit(j);
+	return err;
 }
 
 int kvt_flush(void)

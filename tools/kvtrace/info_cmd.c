@@ -165,7 +165,6 @@ static void json_oddities(struct json *j, const struct trace *t)
 static int print_json(const char *path, const struct trace *t, const struct info *in)
 {
 	struct json j;
-	int err;
 
 	json_init(&j);
 	json_obj(&j, NULL);
@@ -191,11 +190,7 @@ static int print_json(const char *path, const struct trace *t, const struct info
 	json_pct(&j, "reuse_requests", in->reuse_requests);
 	json_oddities(&j, t);
 	json_obj_end(&j);
-	err = j.err;
-	if (!err)
-		puts(j.buf);
-	json_exit(&j);
-	return err;
+	return kvt_json_print(&j);
 }
 
 /* ------------------------------------------------------------ the verb */

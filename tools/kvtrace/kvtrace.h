@@ -52,6 +52,9 @@ int kvt_opt_time(const char *verb, const char *name, const char *arg,
  * KVT_OK or KVT_REFUSED. @quiet: neither bar nor warnings.
  */
 int kvt_load(struct trace *t, const char *path, struct trace_opts o, bool quiet);
+/* Print a finished document and free it: 0 or -errno. */
+struct json;
+int kvt_json_print(struct json *j);
 /* Flush standard output: KVT_OK, or KVT_REFUSED after a message. */
 int kvt_flush(void);
 

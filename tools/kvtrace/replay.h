@@ -54,6 +54,7 @@ struct replay_opts {
 	enum replay_time time;
 	double scale;			/* trace seconds in one real one (TIME_SCALED) */
 	enum replay_route route;
+	const char *device;		/* kind of the own daemon's device */
 	const char *policy;		/* NULL: the daemon's default */
 	const char *watermarks;		/* "min,low,high"; NULL: the daemon's default */
 	double wmark_min;		/* the first of them, a share of the pool */
@@ -232,7 +233,10 @@ struct replay_result {
 
 enum replay_pass { PASS_SHARED, PASS_PRIVATE, PASS_BESIDE, NR_REPLAY_PASS };
 
-/* @v: is what was asked for what it was attributed to? */
+/* What was counted in the life that goes on. */
+void stats_of_life(const struct replay_lives *l, const struct replay_stats *now,
+		   struct replay_stats *ret_life);
+/* Is what was asked for what it was attributed to? */
 bool attribution_sums(const struct replay_stats *s);
 /* Sum up a pass; @after: the daemon's counters now. */
 void result_make(struct replay_result *res, const struct replay_run *r,

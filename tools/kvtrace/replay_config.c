@@ -11,16 +11,24 @@
 
 #define MIN_SLAB	(64ULL << 10)
 #define MAX_SLAB	(64ULL << 20)
+#define CUDA_PIECE	(2ULL << 20)
 #define SEGMENT_UNIT	(1ULL << 20)
 #define MAX_SEGMENT	(64ULL << 20)
 #define SPARE_SEGMENTS	3		/* two that are written, one that is emptied */
 #define SPARE_RECORDS	1024
 
-static uint64_t slab_bytes(uint64_t pool_bytes)
+static bool is_cuda(const struct replay_opts *o)
+{
+	return o->device && !strcmp(o->device, "cuda");
+}
+
+static uint64_t slab_bytes(const struct replay_opts *o, uint64_t pool_bytes)
 {
 	uint64_t n = align_up(pool_bytes / 8, 4096);
 
-	return n < MIN_SLAB ? MIN_SLAB : n > MAX_SLAB ? MAX_SLAB : n;
+	n = n < MIN_SLAB ? MIN_SLAB : n > MAX_SLAB ? MAX_SLAB : n;
+	/* Every plane of a slab is whole pieces of the GPU's memory. */
+	return is_cuda(o) ? max(n, (uint64_t)o->planes * o->shards * CUDA_PIECE) : n;
 }
 
 /* "min,low,high" as three options. */
@@ -85,7 +93,7 @@ int daemon_config(const struct replay_daemon *d, const struct replay_plan *p, bo
 {
 	const struct replay_opts *o = p->o;
 	uint64_t bytes = (p->capacity + o->clients) * o->block_bytes;
-	uint64_t slab = slab_bytes(bytes);
+	uint64_t slab = slab_bytes(o, bytes);
 	FILE *f = fopen(d->conf, "we");
 
 	if (!f)
@@ -100,7 +108,7 @@ int daemon_config(const struct replay_daemon *d, const struct replay_plan *p, bo
 		fprintf(f, "policy = %s\n", o->policy);
 	if (o->watermarks)
 		write_watermarks(f, o->watermarks);
-	fprintf(f, "[device host-0]\nkind = host\nbytes = %llu\n",
+	fprintf(f, "[device host-0]\nkind = %s\nbytes = %llu\n", o->device ? o->device : "host",
 		(unsigned long long)(2 * bytes + (o->clients + 2) * 2 * slab));
 	fprintf(f, "[tenant default]\nring_bytes = 64G\nmax_sessions = 256\nmax_seqs = 1048576\n");
 	if (tiers)

@@ -177,13 +177,16 @@ static void remove_dir(struct replay_daemon *d)
 static int make_dir(struct replay_daemon *d)
 {
 	const char *tmp = getenv("TMPDIR");
-	int n;
+	int n, err = 0;
 
 	n = snprintf(d->dir, sizeof(d->dir), "%s/kvtrace.XXXXXX", tmp && *tmp ? tmp : "/tmp");
 	/* A socket's path has 108 bytes. */
-	if (n > (int)sizeof(d->dir) - 16 || !mkdtemp(d->dir)) {
-		kvt_warn("%s: %s", d->dir, strerror(n > (int)sizeof(d->dir) - 16 ? ENAMETOOLONG :
-						     errno));
+	if (n > (int)sizeof(d->dir) - 16)
+		err = ENAMETOOLONG;
+	else if (!mkdtemp(d->dir))
+		err = errno;
+	if (err) {
+		kvt_warn("%s: %s", d->dir, strerror(err));
 		d->dir[0] = '\0';
 		return KVT_REFUSED;
 	}
@@ -274,10 +277,9 @@ static void add_life(struct replay_lives *l, const struct replay_stats *now)
 	struct replay_stats life;
 	unsigned int i;
 
-	for (i = 0; i < KVMD_NR_STAT; i++) {
-		life.val[i] = now->val[i] - l->base.val[i];
+	stats_of_life(l, now, &life);
+	for (i = 0; i < KVMD_NR_STAT; i++)
 		l->past.val[i] += life.val[i];
-	}
 	l->sums = l->sums && attribution_sums(&life);
 	l->nr_past++;
 	memset(&l->base, 0, sizeof(l->base));

@@ -21,6 +21,54 @@ static void note_wrong(struct device *d, const struct work_step *s, const struct
 	st_rel(&d->page->has_wrong, 1);
 }
 
+/*
+ * The bytes of a plane at @at; NULL: they cannot be read. A GPU's pass through a
+ * buffer, which is one thread's at a time.
+ */
+static const void *plane_read(struct device *d, const void *at, uint64_t bytes)
+{
+	if (!d->buf)
+		return at;
+	return kvc_mem_get(d->k, d->buf, at, bytes) ? NULL : d->buf;
+}
+
+/* 0 or -errno. */
+static int plane_fill(struct device *d, void *at, uint64_t bytes, uint64_t seed, uint32_t sh,
+		      uint32_t pl)
+{
+	bytes_fill(d->buf ? d->buf : at, bytes, seed, sh, pl);
+	return d->buf ? kvc_mem_put(d->k, at, d->buf, bytes) : 0;
+}
+
+/* Turn a bit, for tests. */
+static void plane_spoil(struct device *d, uint8_t *at)
+{
+	uint8_t b = 0;
+
+	if (!d->buf) {
+		*at ^= 1;
+		return;
+	}
+	if (!kvc_mem_get(d->k, &b, at, 1)) {
+		b ^= 1;
+		(void)kvc_mem_put(d->k, at, &b, 1);
+	}
+}
+
+/* Wrong bytes of one plane, all of them if it cannot be read; *ret_at the first. */
+static uint64_t verify_plane(struct device *d, const struct work_step *s,
+			     const struct work_item *it, uint32_t sh, uint32_t pl, uint64_t *ret_at)
+{
+	const struct kvc_view *v = kvc_view(d->k);
+	uint64_t bytes = v->group[0].plane_bytes;
+	const void *p = plane_read(d, kvc_addr_ro(v, 0, sh, pl, it->slot), bytes);
+
+	if (!p)
+		return bytes;
+	return it->kind == WORK_VERIFY ? bytes_verify(p, bytes, it->seed, sh, pl, ret_at) :
+		bytes_sample(p, bytes, it->seed, sh, pl, s->step, ret_at);
+}
+
 /* Wrong bytes of one block. */
 static uint64_t verify_block(struct device *d, const struct work_step *s,
 			     const struct work_item *it)
@@ -32,11 +80,7 @@ static uint64_t verify_block(struct device *d, const struct work_step *s,
 
 	for (sh = 0; sh < g->nr_shards; sh++) {
 		for (pl = 0; pl < g->planes; pl++) {
-			const void *p = kvc_addr_ro(v, 0, sh, pl, it->slot);
-
-			n = it->kind == WORK_VERIFY ?
-				bytes_verify(p, g->plane_bytes, it->seed, sh, pl, &at) :
-				bytes_sample(p, g->plane_bytes, it->seed, sh, pl, s->step, &at);
+			n = verify_plane(d, s, it, sh, pl, &at);
 			if (n)
 				note_wrong(d, s, it, (struct replay_wrong){
 					.offset = at, .shard = sh, .plane = pl });
@@ -46,19 +90,26 @@ static uint64_t verify_block(struct device *d, const struct work_step *s,
 	return wrong;
 }
 
-static void write_block(struct device *d, const struct work_item *it)
+/* Bytes that could not be written count as wrong ones. */
+static void write_block(struct device *d, const struct work_step *s, const struct work_item *it)
 {
 	const struct kvc_view *v = kvc_view(d->k);
 	const struct kvc_group_view *g = &v->group[0];
 	uint32_t sh, pl;
 
+	if (!g->plane->rw)
+		return;			/* a null device */
 	for (sh = 0; sh < g->nr_shards; sh++)
-		for (pl = 0; pl < g->planes; pl++)
-			bytes_fill(kvc_addr(v, 0, sh, pl, it->slot), g->plane_bytes, it->seed, sh,
-				   pl);
+		for (pl = 0; pl < g->planes; pl++) {
+			if (!plane_fill(d, kvc_addr(v, 0, sh, pl, it->slot), g->plane_bytes,
+					it->seed, sh, pl))
+				continue;
+			note_wrong(d, s, it, (struct replay_wrong){ .shard = sh, .plane = pl });
+			d->page->wrong_bytes += g->plane_bytes;
+		}
 	d->page->written_blocks++;
 	if (d->o->corrupt && d->page->written_blocks % d->o->corrupt == 0)
-		*((uint8_t *)kvc_addr(v, 0, 0, 0, it->slot) + g->plane_bytes / 2) ^= 1;
+		plane_spoil(d, (uint8_t *)kvc_addr(v, 0, 0, 0, it->slot) + g->plane_bytes / 2);
 }
 
 static void do_step(struct device *d, const struct work_step *s)
@@ -70,7 +121,7 @@ static void do_step(struct device *d, const struct work_step *s)
 		const struct work_item *it = &s->item[i];
 
 		if (it->kind == WORK_WRITE) {
-			write_block(d, it);
+			write_block(d, s, it);
 			continue;
 		}
 		wrong = verify_block(d, s, it);
@@ -119,9 +170,16 @@ int device_start(struct device *d, struct kvc *k, const struct replay_opts *o,
 	d->o = o;
 	d->page = page;
 	d->nr_ring = o->late + 2;
+	if (kvc_cuda_device(k, 0) != -EOPNOTSUPP) {
+		d->buf = malloc(kvc_view(k)->group[0].plane_bytes);
+		if (!d->buf)
+			return -ENOMEM;
+	}
 	d->ring = calloc(d->nr_ring, sizeof(*d->ring));
-	if (!d->ring)
+	if (!d->ring) {
+		free(d->buf);
 		return -ENOMEM;
+	}
 	pthread_mutex_init(&d->lock, NULL);
 	pthread_cond_init(&d->more, NULL);
 	pthread_cond_init(&d->room, NULL);
@@ -129,6 +187,7 @@ int device_start(struct device *d, struct kvc *k, const struct replay_opts *o,
 		return 0;
 	err = pthread_create(&d->thread, NULL, device_thread, d);
 	if (err) {
+		free(d->buf);
 		free(d->ring);
 		d->ring = NULL;
 		return -err;
@@ -155,6 +214,7 @@ void device_stop(struct device *d)
 	pthread_mutex_destroy(&d->lock);
 	for (i = 0; i < d->nr_ring; i++)
 		free(d->ring[i].item);
+	free(d->buf);
 	free(d->ring);
 	d->ring = NULL;
 }

@@ -47,6 +47,7 @@ struct device {
 	struct work_step *ring;		/* [nr_ring], by sequence number modulo */
 	uint64_t nr_ring;
 	uint64_t head, tail;		/* next to work on, next to submit */
+	void *buf;			/* a plane of a block on a GPU; NULL: the CPU reaches it */
 	bool idle, stop, has_thread;
 };
 

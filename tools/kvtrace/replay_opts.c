@@ -47,6 +47,8 @@ static const char help[] =
 "      --no-keeper          start it again ourselves: it keeps what is on disk only\n"
 "      --socket PATH        use the daemon there; without, an own one is started\n"
 "      --admin-socket PATH  its admin socket (PATH.admin)\n"
+"      --device KIND        what the own daemon's pool lies on: 'host' (default), 'cuda',\n"
+"                           or 'null', which has no bytes: only with --verify none\n"
 "      --policy NAME        replacement policy of the own daemon\n"
 "      --watermarks M,L,H   its min, low and high watermarks, as in the configuration\n"
 "Requests:\n"
@@ -71,7 +73,7 @@ enum {
 	OPT_SERIAL = 256, OPT_CHUNK, OPT_HINTS, OPT_KILL, OPT_BLOCKS, OPT_BYTES, OPT_BLOCK_BYTES,
 	OPT_PLANES, OPT_SHARDS, OPT_SOCKET, OPT_ADMIN, OPT_POLICY, OPT_WATERMARKS, OPT_FULL,
 	OPT_NO_DECODE, OPT_PUBLISH_DECODE, OPT_CORRUPT, OPT_RAM, OPT_DISK, OPT_DISK_PATH, OPT_TPS,
-	OPT_BESIDE, OPT_NO_BESIDE, OPT_RESTART, OPT_NO_KEEPER,
+	OPT_BESIDE, OPT_NO_BESIDE, OPT_RESTART, OPT_NO_KEEPER, OPT_DEVICE,
 };
 
 static const struct option options[] = {
@@ -100,6 +102,7 @@ static const struct option options[] = {
 	{ "no-keeper", no_argument, NULL, OPT_NO_KEEPER },
 	{ "socket", required_argument, NULL, OPT_SOCKET },
 	{ "admin-socket", required_argument, NULL, OPT_ADMIN },
+	{ "device", required_argument, NULL, OPT_DEVICE },
 	{ "policy", required_argument, NULL, OPT_POLICY },
 	{ "watermarks", required_argument, NULL, OPT_WATERMARKS },
 	{ "time", required_argument, NULL, 't' },
@@ -299,6 +302,7 @@ static int take_word_option(struct replay_opts *o, int opt)
 	static const char *const routes[NR_REPLAY_ROUTE] = { "session", "rr" };
 	static const char *const verifies[NR_REPLAY_VERIFY] = { "full", "sample", "none" };
 	static const char *const compares[] = { "private" };
+	static const char *const devices[] = { "host", "cuda", "null" };
 	uint32_t i = 0;
 	int err;
 
@@ -314,6 +318,9 @@ static int take_word_option(struct replay_opts *o, int opt)
 	case 'C':
 		o->compare = true;
 		return take_word("compare", compares, 1, &i);
+	case OPT_DEVICE:
+		o->device = optarg;
+		return take_word("device", devices, ARRAY_SIZE(devices), &i);
 	case OPT_POLICY:
 		o->policy = optarg;
 		return 0;
@@ -405,9 +412,12 @@ static int check_tiers(const struct replay_opts *o)
 		return kvt_usage("replay", "--disk needs --ram: blocks go to disk through RAM");
 	if (o->disk_path && !disk)
 		return kvt_usage("replay", "--disk-path needs --disk");
-	if (o->socket && (has_tiers(o) || o->nr_conf))
-		return kvt_usage("replay", "--ram, --disk and --option are for an own daemon, "
-				 "without --socket");
+	if (o->socket && (has_tiers(o) || o->nr_conf || o->device))
+		return kvt_usage("replay", "--ram, --disk, --device and --option are for an own "
+				 "daemon, without --socket");
+	if (o->device && !strcmp(o->device, "null") && (o->verify != VERIFY_NONE || has_tiers(o)))
+		return kvt_usage("replay", "--device null has no bytes: it needs --verify none, and "
+				 "no --ram");
 	return 0;
 }
 

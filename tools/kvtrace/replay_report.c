@@ -3,34 +3,36 @@
  * replay_report.c - what came of it, as text and as JSON.
  *
  * Hit rates are over all blocks and tokens of the trace, those that did not fit
- * into the pool too; the one of an unlimited cache is in the trace's order. Attribution is the daemon's own account, checked for two
- * things: that its parts are its whole, and that its whole is what the clients
- * know they asked for.
+ * into the pool too; the one of an unlimited cache is in the trace's order.
+ * Attribution is the daemon's own account, checked for two things: that its parts
+ * are its whole, and that its whole is what the clients know they asked for.
  */
 #include <inttypes.h>
 #include <stdio.h>
 
 #include "kvmd/lib/json.h"
+#include "kvmd/lib/stats.h"
+#include "tools/kvtrace/kvtrace.h"
 #include "tools/kvtrace/replay.h"
 
-static const struct { enum kvmd_stat id; const char *name, *text; } reasons[] = {
-	{ KVMD_STAT_RECOMPUTED_NEVER, "recomputed_never", "never seen" },
-	{ KVMD_STAT_RECOMPUTED_EVICTED, "recomputed_evicted", "evicted" },
-	{ KVMD_STAT_RECOMPUTED_DROPPED, "recomputed_dropped", "dropped" },
-	{ KVMD_STAT_RECOMPUTED_EPOCH, "recomputed_epoch", "former epoch" },
-	{ KVMD_STAT_RECOMPUTED_PENDING, "recomputed_pending", "pending" },
-	{ KVMD_STAT_RECOMPUTED_REFUSED, "recomputed_refused", "refused" },
-	{ KVMD_STAT_RECOMPUTED_UNASKED, "recomputed_unasked", "unasked" },
-	{ KVMD_STAT_RECOMPUTED_GROUP, "recomputed_group", "group" },
-	{ KVMD_STAT_RECOMPUTED_TAIL, "recomputed_tail", "unfilled tail" },
+static const struct { enum kvmd_stat id; const char *text; } reasons[] = {
+	{ KVMD_STAT_RECOMPUTED_NEVER, "never seen" },
+	{ KVMD_STAT_RECOMPUTED_EVICTED, "evicted" },
+	{ KVMD_STAT_RECOMPUTED_DROPPED, "dropped" },
+	{ KVMD_STAT_RECOMPUTED_EPOCH, "former epoch" },
+	{ KVMD_STAT_RECOMPUTED_PENDING, "pending" },
+	{ KVMD_STAT_RECOMPUTED_REFUSED, "refused" },
+	{ KVMD_STAT_RECOMPUTED_UNASKED, "unasked" },
+	{ KVMD_STAT_RECOMPUTED_GROUP, "group" },
+	{ KVMD_STAT_RECOMPUTED_TAIL, "unfilled tail" },
 };
 
-static const struct { enum kvmd_stat id; const char *name, *text; } parts[] = {
-	{ KVMD_STAT_TOKENS_HBM, "tokens_hbm", "from hbm" },
-	{ KVMD_STAT_TOKENS_RAM, "tokens_ram", "from ram" },
-	{ KVMD_STAT_TOKENS_DISK, "tokens_disk", "from disk" },
-	{ KVMD_STAT_TOKENS_MERGED, "tokens_merged", "merged" },
-	{ KVMD_STAT_TOKENS_RECOMPUTED, "tokens_recomputed", "recomputed" },
+static const struct { enum kvmd_stat id; const char *text; } parts[] = {
+	{ KVMD_STAT_TOKENS_HBM, "from hbm" },
+	{ KVMD_STAT_TOKENS_RAM, "from ram" },
+	{ KVMD_STAT_TOKENS_DISK, "from disk" },
+	{ KVMD_STAT_TOKENS_MERGED, "merged" },
+	{ KVMD_STAT_TOKENS_RECOMPUTED, "recomputed" },
 };
 
 static const char *const verify_names[NR_REPLAY_VERIFY] = {
@@ -73,6 +75,13 @@ static void sum_client(struct replay_slot *to, const struct replay_slot *c)
 		hist_merge(&to->hist[op], &c->hist[op]);
 }
 
+void stats_of_life(const struct replay_lives *l, const struct replay_stats *now,
+		   struct replay_stats *ret_life)
+{
+	for (unsigned int i = 0; i < KVMD_NR_STAT; i++)
+		ret_life->val[i] = now->val[i] - l->base.val[i];
+}
+
 bool attribution_sums(const struct replay_stats *s)
 {
 	const uint64_t *v = s->val;
@@ -101,10 +110,9 @@ void result_make(struct replay_result *res, const struct replay_run *r,
 	res->restarts = l->nr_past;
 	for (i = 0; i < r->page->nr; i++)
 		sum_client(&res->sum, &r->page->c[i]);
-	for (i = 0; i < KVMD_NR_STAT; i++) {
-		life.val[i] = after->val[i] - l->base.val[i];
+	stats_of_life(l, after, &life);
+	for (i = 0; i < KVMD_NR_STAT; i++)
 		res->stats.val[i] = l->past.val[i] + life.val[i];
-	}
 	res->sums = l->sums && attribution_sums(&life);
 	/* A client, or a daemon, that was killed may have asked without having counted it. */
 	if (!o->kills && !l->nr_past)
@@ -285,9 +293,9 @@ static void json_attribution(struct json *j, const struct replay_result *res)
 
 	json_u64(j, "tokens_asked", res->stats.val[KVMD_STAT_TOKENS_ASKED]);
 	for (i = 0; i < ARRAY_SIZE(parts); i++)
-		json_u64(j, parts[i].name, res->stats.val[parts[i].id]);
+		json_u64(j, stats_name(parts[i].id), res->stats.val[parts[i].id]);
 	for (i = 0; i < ARRAY_SIZE(reasons); i++)
-		json_u64(j, reasons[i].name, res->stats.val[reasons[i].id]);
+		json_u64(j, stats_name(reasons[i].id), res->stats.val[reasons[i].id]);
 	json_bool(j, "attribution_sums", res->sums);
 	json_u64(j, "client_tokens_asked", res->sum.asked_tokens);
 }
@@ -358,7 +366,6 @@ static int print_json(const struct replay_plan *p, const struct replay_result *r
 	const struct replay_opts *o = p->o;
 	const struct replay_slot *s = &a->sum;
 	struct json j;
-	int err;
 
 	json_init(&j);
 	json_obj(&j, NULL);
@@ -392,11 +399,7 @@ static int print_json(const struct replay_plan *p, const struct replay_result *r
 	json_wrong(&j, s);
 	json_latencies(&j, s);
 	json_obj_end(&j);
-	err = j.err;
-	if (!err)
-		puts(j.buf);
-	json_exit(&j);
-	return err;
+	return kvt_json_print(&j);
 }
 
 int report_print(const struct replay_plan *p, const struct replay_result *res)

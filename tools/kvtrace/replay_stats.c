@@ -8,18 +8,13 @@
 #include <unistd.h>
 
 #include "kvmd/lib/clock.h"
+#include "kvmd/lib/stats.h"
 #include "tools/kvtrace/kvtrace.h"
 #include "tools/kvtrace/replay_daemon.h"
 
 #define SETTLE_NS	20000000000ULL
 #define LOOK_MS		5
 #define REPLY_BYTES	(256U << 10)
-
-static const char *const stat_names[KVMD_NR_STAT] = {
-#define STAT_NAME(id, name, unit, kind, help) [KVMD_STAT_##id] = name,
-	KVMD_STATS(STAT_NAME)
-#undef STAT_NAME
-};
 
 /* Send the request line, take the whole document into @buf. 0 or -errno. */
 static int ask(const char *path, const char *line, char *buf, size_t bytes)
@@ -71,7 +66,7 @@ static int stats_once(const struct replay_daemon *d, char *doc, struct replay_st
 	}
 	counters = strstr(doc, "\"counters\":");
 	for (i = 0; counters && i < KVMD_NR_STAT; i++)
-		if (!find_u64(counters, stat_names[i], &s->val[i]))
+		if (!find_u64(counters, stats_name(i), &s->val[i]))
 			counters = NULL;
 	if (counters)
 		return KVT_OK;

@@ -9,53 +9,51 @@
 #include <stdio.h>
 
 #include "kvmd/lib/json.h"
+#include "kvmd/lib/stats.h"
 #include "tools/kvtrace/replay.h"
 
 struct row {
 	enum kvmd_stat id;
-	const char *name, *text;
+	const char *text;
 };
 
-#define ROW(ID, name, text)	{ KVMD_STAT_##ID, name, text }
+#define ROW(ID, text)	{ KVMD_STAT_##ID, text }
 
 static const struct {
-	struct row blocks, bytes;
+	struct row blocks;
+	enum kvmd_stat bytes;
 } moves[] = {
-	{ ROW(BLOCKS_CLEANED, "blocks_cleaned", "hbm to ram"),
-	  ROW(BYTES_CLEANED, "bytes_cleaned", "") },
-	{ ROW(BLOCKS_STORED, "blocks_stored", "ram to disk"),
-	  ROW(BYTES_STORED, "bytes_stored", "") },
-	{ ROW(BLOCKS_FETCHED, "blocks_fetched", "disk to ram"),
-	  ROW(BYTES_FETCHED, "bytes_fetched", "") },
-	{ ROW(BLOCKS_LOADED, "blocks_loaded", "ram to hbm"),
-	  ROW(BYTES_LOADED, "bytes_loaded", "") },
+	{ ROW(BLOCKS_CLEANED, "hbm to ram"), KVMD_STAT_BYTES_CLEANED },
+	{ ROW(BLOCKS_STORED, "ram to disk"), KVMD_STAT_BYTES_STORED },
+	{ ROW(BLOCKS_FETCHED, "disk to ram"), KVMD_STAT_BYTES_FETCHED },
+	{ ROW(BLOCKS_LOADED, "ram to hbm"), KVMD_STAT_BYTES_LOADED },
 };
 
 static const struct row fates[] = {
-	ROW(BLOCKS_SUNK_RAM, "blocks_sunk_ram", "sank to ram"),
-	ROW(BLOCKS_SUNK_DISK, "blocks_sunk_disk", "sank to disk"),
-	ROW(BLOCKS_REVIVED, "blocks_revived", "hit while they sank"),
-	ROW(BLOCKS_DROPPED_RAM, "blocks_dropped_ram", "dropped from ram"),
-	ROW(BLOCKS_DROPPED_DISK, "blocks_dropped_disk", "dropped from disk"),
-	ROW(BLOCKS_ADOPTED, "blocks_adopted", "found by recovery"),
-	ROW(BLOCKS_ORPHANED, "blocks_orphaned", "orphaned"),
+	ROW(BLOCKS_SUNK_RAM, "sank to ram"),
+	ROW(BLOCKS_SUNK_DISK, "sank to disk"),
+	ROW(BLOCKS_REVIVED, "hit while they sank"),
+	ROW(BLOCKS_DROPPED_RAM, "dropped from ram"),
+	ROW(BLOCKS_DROPPED_DISK, "dropped from disk"),
+	ROW(BLOCKS_ADOPTED, "found by recovery"),
+	ROW(BLOCKS_ORPHANED, "orphaned"),
 };
 
 static const struct row refusals[] = {
-	ROW(CLEAN_REFUSED_ADVICE, "clean_refused_advice", "to ram, by advice"),
-	ROW(CLEAN_REFUSED_FULL, "clean_refused_full", "to ram, full"),
-	ROW(CLEAN_REFUSED_TENANT, "clean_refused_tenant", "to ram, tenant's limit"),
-	ROW(STORE_REFUSED_ADMISSION, "store_refused_admission", "to disk, used too seldom"),
-	ROW(STORE_REFUSED_FULL, "store_refused_full", "to disk, full or capped"),
-	ROW(STORE_REFUSED_TENANT, "store_refused_tenant", "to disk, tenant's limit"),
-	ROW(LOAD_REFUSED_SLOW, "load_refused_slow", "loads, recomputing is faster"),
-	ROW(LOAD_REFUSED_NOMEM, "load_refused_nomem", "loads, no slot"),
+	ROW(CLEAN_REFUSED_ADVICE, "to ram, by advice"),
+	ROW(CLEAN_REFUSED_FULL, "to ram, full"),
+	ROW(CLEAN_REFUSED_TENANT, "to ram, tenant's limit"),
+	ROW(STORE_REFUSED_ADMISSION, "to disk, used too seldom"),
+	ROW(STORE_REFUSED_FULL, "to disk, full or capped"),
+	ROW(STORE_REFUSED_TENANT, "to disk, tenant's limit"),
+	ROW(LOAD_REFUSED_SLOW, "loads, recomputing is faster"),
+	ROW(LOAD_REFUSED_NOMEM, "loads, no slot"),
 };
 
 static const struct row failures[] = {
-	ROW(LOADS_FAILED, "loads_failed", "loads"),
-	ROW(MOVES_FAILED, "moves_failed", "copies, reads and writes"),
-	ROW(CHECKSUM_ERRORS, "checksum_errors", "checksums"),
+	ROW(LOADS_FAILED, "loads"),
+	ROW(MOVES_FAILED, "copies, reads and writes"),
+	ROW(CHECKSUM_ERRORS, "checksums"),
 };
 
 /* ------------------------------------------------------------ text */
@@ -94,7 +92,7 @@ static void text_moves(const uint64_t *v)
 
 	for (i = 0; i < ARRAY_SIZE(moves); i++)
 		printf("%-20s %" PRIu64 " blocks, %.1f MiB\n", moves[i].blocks.text,
-		       v[moves[i].blocks.id], (double)v[moves[i].bytes.id] / (1 << 20));
+		       v[moves[i].blocks.id], (double)v[moves[i].bytes] / (1 << 20));
 }
 
 void text_tiers(const struct replay_result *a)
@@ -122,7 +120,7 @@ static void json_rows(struct json *j, const struct row *rows, size_t nr, const u
 	size_t i;
 
 	for (i = 0; i < nr; i++)
-		json_u64(j, rows[i].name, v[rows[i].id]);
+		json_u64(j, stats_name(rows[i].id), v[rows[i].id]);
 }
 
 void json_tiers(struct json *j, const struct replay_plan *p, const struct replay_result *a)
@@ -134,7 +132,7 @@ void json_tiers(struct json *j, const struct replay_plan *p, const struct replay
 	json_u64(j, "disk_bytes", plan_tier_bytes(p, &p->o->disk));
 	for (i = 0; i < ARRAY_SIZE(moves); i++) {
 		json_rows(j, &moves[i].blocks, 1, v);
-		json_rows(j, &moves[i].bytes, 1, v);
+		json_u64(j, stats_name(moves[i].bytes), v[moves[i].bytes]);
 	}
 	json_rows(j, fates, ARRAY_SIZE(fates), v);
 	json_rows(j, refusals, ARRAY_SIZE(refusals), v);

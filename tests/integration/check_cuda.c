@@ -1,0 +1,719 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * check_cuda.c - what only pools on GPUs can do, or can suffer.
+ *
+ * A real daemon on the fake driver, several client processes; what a real driver
+ * can be made to do, too ($KVMD_REAL_CUDA=1), is tested there as well. That the rest
+ * works as on the host, the other suites show when they run as "cuda:".
+ */
+#include "tests/fakecuda/fakecuda.h"
+#include "tests/harness.h"
+#include "tests/suite.h"
+
+#include <kvmd/cuda_abi.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#define POOL	"[pool]\npolicy = lru\nslab_bytes = 1M\nblocks = 4096\nwmark_low = 0\n" \
+		"wmark_high = 0\ndeadlock_time = 1h\nslab_deadline = 5ms\n"
+#define GPU	"[device gpu]\nkind = cuda\ngrace = 0\n"
+#define HOST	"[device host-0]\nkind = host\n"
+#define ROUNDS	50u
+
+static struct hd d;
+
+static void prepare(const char *conf, const char *fake)
+{
+	hd_prepare(&d);
+	hd_conf(&d, conf);
+	device_fake(fake);
+}
+
+static bool only_fake(void)
+{
+	return !test_skip(!test_fake_cuda(), "only the fake driver can be made to do this");
+}
+
+/* ------------------------------------------------------------------- sharing */
+
+static void writer(struct peer *me, struct hd *hd, void *arg)
+{
+	struct kvc *k = plain_client(hd, "sp", 32);
+
+	(void)arg;
+	open_publish(k, 1, 8, 7);
+	say(me, 1);
+	hear(me);
+	kvc_destroy(k);
+}
+
+static void reader(struct peer *me, struct hd *hd, void *arg)
+{
+	unsigned char keys[8][KEY];
+	struct kvc *k = plain_client(hd, "sp", 32);
+
+	(void)arg;
+	make_keys(keys, 7, 0, 8);
+	T_EQ(kvc_seq_open(k, 1, 1, keys, 8, 8 * BT, 0, 0, NULL), 8);
+	for (uint32_t i = 0; i < 8; i++)
+		T(holds(k, 0, (uint32_t)slot_at(k, 0, 1, i), (7 << 8) + i));
+	say(me, 1);
+	hear(me);
+	kvc_destroy(k);
+}
+
+START_TEST(a_prefix_of_another_process_costs_no_copy)
+{
+	struct peer a, b;
+
+	hd_start(&d, POOL GPU);
+	peer_start(&a, &d, writer, NULL, 0);
+	T_EQ(hear(&a), 1);
+	peer_start(&b, &d, reader, NULL, 0);
+	T_EQ(hear(&b), 1);
+	T_EQ(hd_stat(&d, "blocks_hit"), 8);
+	T_EQ(hd_stat(&d, "bytes_copied"), 0);
+	T_EQ(hd_stat(&d, "dev_copied_out_bytes"), 0);
+	T_EQ(hd_stat(&d, "dev_copied_in_bytes"), 0);
+	T_EQ(hd_stat(&d, "dev_copied_within_bytes"), 0);
+	say(&a, 0);
+	say(&b, 0);
+	peer_end(&a);
+	peer_end(&b);
+	hd_stop(&d);
+}
+END_TEST
+
+/* Open, extend, publish, look up, close, on memory that was mapped before. */
+static void worker(struct peer *me, struct hd *hd, void *arg)
+{
+	struct kvc *k = plain_client(hd, "sp", 64);
+	unsigned char keys[8][KEY];
+
+	(void)arg;
+	open_publish(k, 1, 8, 7);
+	whole_pool(k, 64 - 8);
+	T_EQ(kvc_seq_close(k, 1, 1, 0, 0), 0);
+	say(me, 1);
+	hear(me);
+	for (uint32_t i = 0; i < ROUNDS; i++) {
+		make_keys(keys, 100 + i / 2, 0, 8);
+		T_EQ(kvc_seq_open(k, 1, 1, keys, 8, 8 * BT, 0, 0, NULL), i % 2 ? 4 : 0);
+		T_EQ(kvc_seq_extend(k, 1, 1, 0, i % 2 ? 4 : 8, 0, WAIT_NS, NULL), i % 2 ? 4 : 8);
+		T_EQ(kvc_seq_publish(k, 1, 1, 0, i % 2 ? 4 : 0, keys[i % 2 ? 4 : 0], 4, 0, NULL), 4);
+		T_EQ(kvc_lookup(k, 0, keys, 8, NULL), i % 2 ? 8 : 4);
+		T_EQ(kvc_seq_close(k, 1, 1, 0, 0), 0);
+	}
+	say(me, 2);
+	hear(me);
+	kvc_destroy(k);
+}
+
+START_TEST(requests_make_no_driver_call)
+{
+	uint64_t client, daemon;
+	struct peer p;
+
+	if (!only_fake())
+		return;
+	hd_start(&d, POOL GPU);
+	peer_start(&p, &d, worker, NULL, 0);
+	T_EQ(hear(&p), 1);
+	client = fakecuda_state_calls(device_state(), p.pid);
+	daemon = fakecuda_state_calls(device_state(), d.pid);
+	T(client > 0 && daemon > 0);
+	say(&p, 0);
+	T_EQ(hear(&p), 2);
+	T_EQ(fakecuda_state_calls(device_state(), p.pid), client);
+	T_EQ(fakecuda_state_calls(device_state(), d.pid), daemon);
+	say(&p, 0);
+	peer_end(&p);
+	hd_stop(&d);
+}
+END_TEST
+
+/* By the copy engine, past the library's own check. */
+static void scribbler(struct peer *me, struct hd *hd, void *arg)
+{
+	struct kvc *k = plain_client(hd, "sp", 32);
+	static struct cu cu;
+	unsigned char keys[1][KEY];
+	char msg[256] = "", junk[64] = "junk";
+	const void *at;
+	cu_stream s;
+	cu_ctx ctx;
+	int r;
+
+	(void)arg;
+	make_keys(keys, 7, 0, 1);
+	T_EQ(kvc_seq_open(k, 1, 1, keys, 1, BT, 0, 0, NULL), 1);
+	at = kvc_addr_ro(kvc_view(k), 0, 0, 0, (uint32_t)slot_at(k, 0, 1, 0));
+	T_EQ(cu_load(&cu, msg, sizeof(msg)), 0);
+	T(!cu.ctx_retain(&ctx, kvc_cuda_device(k, 0)) && !cu.ctx_set(ctx));
+	T(!cu.stream_create(&s, 1, 0));
+	r = cu.copy((cu_ptr)(uintptr_t)at, (cu_ptr)(uintptr_t)junk, sizeof(junk), s);
+	T(r || cu.stream_sync(s));
+	say(me, 1);
+	peer_halt(me);
+}
+
+START_TEST(a_copy_engine_cannot_write_through_the_reading_window)
+{
+	struct peer p;
+	struct kvc *k;
+
+	hd_start(&d, POOL GPU);
+	k = plain_client(&d, "sp", 32);
+	open_publish(k, 1, 1, 7);
+	peer_start(&p, &d, scribbler, NULL, 0);
+	T_EQ(hear(&p), 1);
+	peer_kill(&p);
+	T(holds(k, 0, (uint32_t)slot_at(k, 0, 1, 0), 7 << 8));
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
+/* ------------------------------------------------------------- devices not there */
+
+#define GPU0	"66616b65-6375-6461-4000-800000000000"
+
+static const struct {
+	const char *fake, *gpu, *says;	/* of the driver; of the section; what is said */
+	bool hide;			/* there is no driver at all */
+} bad[] = {
+	{ "", "", "no NVIDIA driver", true },
+	{ "driver=11080", "", "install a newer one", false },
+	{ "gpus=0", "", "no GPU is visible", false },
+	{ "", "uuid = GPU-12345678-0000-0000-0000-000000000000\n", "there is no GPU 12345678-", false },
+	{ "mem=64M", "bytes = 1G\n", "lower the budget", false },
+	{ "mps=1", "", "MPS", false },
+	{ "vmm=0", "", "ipc = legacy", false },
+	{ "fail=cuDevicePrimaryCtxRetain:1:2", "", "its memory is full", false },
+	{ "fail=cuInit:1:999", "", "does not start", false },
+};
+
+/* Run with the environment of case @i; false: it did not serve. */
+static bool run_bad(int i)
+{
+	const char *env = getenv("LD_LIBRARY_PATH");
+	char *path = strdup(env ? env : "");
+	bool up;
+
+	T(path);
+	if (bad[i].hide)
+		unsetenv("LD_LIBRARY_PATH");
+	up = hd_try_run(&d);
+	setenv("LD_LIBRARY_PATH", path, 1);
+	free(path);
+	return up;
+}
+
+START_TEST(a_device_that_is_not_there_is_named_and_done_without)
+{
+	char conf[1024];
+	const char *dev;
+	struct kvc *k;
+
+	if (!only_fake())
+		return;
+	snprintf(conf, sizeof(conf), POOL GPU "%s" HOST, bad[_i].gpu);
+	prepare(conf, bad[_i].fake);
+	T(run_bad(_i));
+	if (!strstr(d.text, bad[_i].says))
+		fprintf(stderr, "no '%s' in: %s\n", bad[_i].says, d.text);
+	T(strstr(d.text, "device gpu is not used") && strstr(d.text, bad[_i].says));
+	dev = hd_ask(&d, "dev list");
+	T(strstr(dev, "\"state\":\"down\"") && strstr(dev, "\"state\":\"up\""));
+	T(strstr(dev, bad[_i].says));
+	k = plain_client(&d, "sp", 32);
+	open_publish(k, 1, 4, 7);
+	T(holds(k, 0, (uint32_t)slot_at(k, 0, 1, 3), (7 << 8) + 3));
+	T_EQ(kvc_cuda_device(k, 0), -EOPNOTSUPP);
+	kvc_destroy(k);
+	hd_stop(&d);
+	/* Without another one there is nothing to serve. */
+	snprintf(conf, sizeof(conf), POOL GPU "%s", bad[_i].gpu);
+	prepare(conf, bad[_i].fake);
+	T(!run_bad(_i));
+	T(strstr(d.text, bad[_i].says) && strstr(d.text, "cannot start"));
+	T(hd_reap(&d) != 0);
+	hd_remove(&d);
+}
+END_TEST
+
+START_TEST(a_gpu_is_named_once)
+{
+	if (!only_fake())
+		return;
+	hd_start(&d, POOL GPU "uuid = " GPU0 "\n[device b]\nkind = cuda\nuuid = GPU-" GPU0 "\n");
+	T(strstr(d.text, "is the device 'gpu' already"));
+	hd_stop(&d);
+}
+END_TEST
+
+START_TEST(a_space_asks_for_a_device_that_is_down)
+{
+	struct kvc_space s;
+	struct kvc_opts o;
+	struct kvc *k;
+
+	if (!only_fake())
+		return;
+	prepare(POOL GPU HOST, "gpus=0");
+	hd_run(&d);
+	plain_space(&s, "sp", 32);
+	opts_for(&d, &o);
+	s.device[0] = "gpu";
+	T_EQ(kvc_create(&o, &s, &k), -ENODEV);
+	T(strstr(kvc_refusal(), "no GPU is visible"));
+	hd_stop(&d);
+}
+END_TEST
+
+/* ------------------------------------------------------------------- clients */
+
+static void blind(struct peer *me, struct hd *hd, void *arg)
+{
+	struct kvc_space s;
+	struct kvc_opts o;
+	struct kvc *k;
+
+	(void)arg;
+	if (test_fake_cuda())
+		setenv("KVMD_FAKECUDA", "gpus=0", 1);
+	else
+		setenv("CUDA_VISIBLE_DEVICES", "", 1);
+	plain_space(&s, "sp", 32);
+	opts_for(hd, &o);
+	T_EQ(kvc_create(&o, &s, &k), -ENODEV);
+	T(*kvc_refusal());
+	say(me, 1);
+}
+
+START_TEST(a_client_that_sees_no_gpu_is_told)
+{
+	struct peer p;
+	struct kvc *k;
+
+	hd_start(&d, POOL GPU);
+	peer_start(&p, &d, blind, NULL, 0);
+	T_EQ(hear(&p), 1);
+	peer_end(&p);
+	k = plain_client(&d, "sp", 32);
+	whole_pool(k, 32);
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
+/* More planes than it may have descriptors: they come in batches and are closed. */
+static void short_of_fds(struct peer *me, struct hd *hd, void *arg)
+{
+	struct rlimit lim;
+	struct kvc_space s;
+	struct kvc_opts o;
+	struct kvc *k = NULL;
+	int err;
+
+	(void)arg;
+	plain_space(&s, "sp", 32);
+	s.group[0].planes = 64;
+	opts_for(hd, &o);
+	T(!getrlimit(RLIMIT_NOFILE, &lim));
+	lim.rlim_cur = 24;
+	T(!setrlimit(RLIMIT_NOFILE, &lim));
+	err = kvc_create(&o, &s, &k);
+	/* The first slab comes with the space's reply, or soon after it. */
+	while (!err)
+		err = kvc_nop(k);
+	T(strstr(kvc_refusal(), "raise RLIMIT_NOFILE"));
+	kvc_destroy(k);
+	say(me, 1);
+}
+
+START_TEST(a_client_without_descriptors_is_told)
+{
+	struct kvc_space s;
+	struct peer p;
+	struct kvc *k;
+
+	hd_start(&d, POOL GPU);
+	peer_start(&p, &d, short_of_fds, NULL, 0);
+	T_EQ(hear(&p), 1);
+	peer_end(&p);
+	plain_space(&s, "sp", 32);
+	s.group[0].planes = 64;
+	k = client(&d, &s);
+	open_publish(k, 1, 4, 7);
+	T(holds(k, 0, (uint32_t)slot_at(k, 0, 1, 3), (7 << 8) + 3));
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
+/* ------------------------------------------------------------------ geometry */
+
+/* Planes of 4 KiB a block where memory comes in pieces of 2 MiB. */
+START_TEST(planes_smaller_than_a_piece_share_it)
+{
+	struct kvc_space s;
+	struct kvc_opts o;
+	struct kvc *k;
+
+	if (!only_fake())
+		return;
+	prepare(POOL GPU "bytes = 16M\n", "granularity=2M");
+	hd_run(&d);
+	plain_space(&s, "sp", 1023);
+	s.group[0].planes = 4;
+	k = client(&d, &s);
+	open_publish(k, 1, 600, 7);	/* two slabs of 512 slots, and all memory */
+	for (uint32_t i = 0; i < 600; i += 7)
+		T(holds(k, 0, (uint32_t)slot_at(k, 0, 1, i), (7 << 8) + i));
+	T_EQ(kvc_seq_close(k, 1, 1, 0, 0), 0);
+	whole_pool(k, 1023);
+	kvc_destroy(k);
+	plain_space(&s, "many", 1023);
+	s.group[0].planes = 9;
+	opts_for(&d, &o);
+	T_EQ(kvc_create(&o, &s, &k), -ENOMEM);
+	T(strstr(kvc_refusal(), "fewer planes"));
+	hd_stop(&d);
+}
+END_TEST
+
+/* ---------------------------------------------------------------- GPUs that fail */
+
+static uint32_t slot_of(struct kvc *k, uint32_t seq, uint32_t pos)
+{
+	return (uint32_t)slot_at(k, 0, seq, pos);
+}
+
+static void expect_chain(struct kvc *k, uint32_t seq, uint32_t nr, uint32_t stream)
+{
+	for (uint32_t i = 0; i < nr; i++)
+		T(holds(k, 0, slot_of(k, seq, i), (stream << 8) + i));
+}
+
+/* The daemon's context breaks; the slabs outlive it, and the copy is made after all. */
+START_TEST(a_broken_context_is_made_anew)
+{
+	struct kvc *k;
+
+	if (!only_fake())
+		return;
+	prepare(POOL GPU "[ram]\nbytes = 16M\nlock = no\nhugetlb = no\n",
+		"fail=cuMemcpyAsync:3:700");
+	hd_run(&d);
+	device_fake("");
+	k = plain_client(&d, "sp", 32);
+	open_publish(k, 1, 8, 7);
+	for (uint32_t i = 0; i < 8; i++)
+		T_EQ(kvc_seq_unshare(k, 1, 1, 0, i, 0), 1);
+	expect_chain(k, 1, 8, 7);
+	T(hd_stat(&d, "dev_resets") >= 1);
+	T_EQ(hd_stat(&d, "blocks_bad"), 0);
+	T(strstr(hd_ask(&d, "dev list"), "\"state\":\"up\""));
+	/* New slabs, new sessions, as before. */
+	T_EQ(kvc_seq_close(k, 1, 1, 0, 0), 0);
+	kvc_destroy(k);
+	k = plain_client(&d, "other", 64);
+	open_publish(k, 1, 60, 9);
+	T_EQ(kvc_seq_unshare(k, 1, 1, 0, 5, 0), 1);
+	expect_chain(k, 1, 60, 9);
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
+/* It never comes back: its spaces fail, the other device's go on. */
+START_TEST(a_lost_gpu_is_done_without)
+{
+	struct kvc *k, *host;
+	struct kvc_space s;
+
+	if (!only_fake())
+		return;
+	prepare(POOL GPU HOST, "fail=cuMemcpyBatchAsync:1:700:100000,"
+		"fail=cuMemcpyAsync:1:700:100000,fail=cuDevicePrimaryCtxRetain:2:700:100000");
+	hd_run(&d);
+	device_fake("");
+	plain_space(&s, "h", 32);
+	s.device[0] = "host-0";
+	host = client(&d, &s);
+	plain_space(&s, "sp", 32);
+	s.device[0] = "gpu";
+	k = client(&d, &s);
+	open_publish(k, 1, 4, 7);
+	T(kvc_seq_unshare(k, 1, 1, 0, 1, 0) < 0);
+	hd_said(&d, "device gpu: ");
+	open_publish(host, 1, 8, 9);
+	T_EQ(kvc_seq_unshare(host, 1, 1, 0, 3, 0), 1);
+	expect_chain(host, 1, 8, 9);
+	T_EQ(kvc_nop(k), 0);
+	expect_chain(k, 1, 4, 7);	/* the client's own GPU context is not the daemon's */
+	hd_check(&d);
+	kvc_destroy(k);
+	kvc_destroy(host);
+	hd_stop(&d);
+}
+END_TEST
+
+/* Memory that is broken is used no more, and told. */
+START_TEST(broken_memory_is_never_used_again)
+{
+	uint64_t nr_bad;
+	struct kvc *k;
+
+	if (!only_fake())
+		return;
+	prepare(POOL GPU, "ecc=2");
+	hd_run(&d);
+	device_fake("");
+	k = plain_client(&d, "sp", 16);
+	open_publish(k, 1, 6, 7);
+	T_EQ(kvc_seq_unshare(k, 1, 1, 0, 0, 0), 1);
+	T_EQ(kvc_seq_unshare(k, 1, 1, 0, 1, 0), -EIO);
+	T(hd_stat(&d, "blocks_bad") >= 1);
+	T_EQ(kvc_seq_unshare(k, 1, 1, 0, 2, 0), 1);
+	T_EQ(kvc_seq_unshare(k, 1, 1, 0, 3, 0), 1);
+	T(holds(k, 0, slot_of(k, 1, 2), (7 << 8) + 2));
+	T(holds(k, 0, slot_of(k, 1, 3), (7 << 8) + 3));
+	T_EQ(kvc_seq_close(k, 1, 1, 0, 0), 0);
+	/* One that somebody reads is taken away when he lets go of it. */
+	nr_bad = hd_stat(&d, "blocks_bad");
+	T(nr_bad <= 2);
+	whole_pool(k, 16 - (uint32_t)nr_bad);
+	T_EQ(kvc_seq_open(k, 2, 1, NULL, 0, 0, 0, 0, NULL), 0);
+	T(kvc_seq_extend(k, 2, 1, 0, 17 - (uint32_t)nr_bad, 0, 20000000, NULL) < 0);
+	T_EQ(hd_stat(&d, "blocks_bad"), nr_bad);
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
+/* ------------------------------------------------------------------- restart */
+
+START_TEST(the_keeper_keeps_the_memory_of_gpus)
+{
+	struct fakecuda_sum was, is;
+	struct kvc *k;
+
+	hd_prepare(&d);
+	d.keeper = true;
+	hd_conf(&d, POOL GPU);
+	hd_run(&d);
+	k = plain_client(&d, "sp", 32);
+	open_publish(k, 1, 8, 7);
+	if (test_fake_cuda())
+		T_EQ(fakecuda_state(device_state(), &was), 0);
+	for (int i = 0; i < 2; i++) {
+		T_EQ(kill(hd_daemon_pid(&d), i ? SIGTERM : SIGKILL), 0);
+		hd_said(&d, " serves ");
+		T_EQ(kvc_reconnect(k), 1);
+		expect_chain(k, 1, 8, 7);
+		T_EQ(kvc_seq_unshare(k, 1, 1, 0, 2 + (uint32_t)i, 0), 1);
+		expect_chain(k, 1, 8, 7);
+		hd_check(&d);
+	}
+	if (test_fake_cuda()) {
+		T_EQ(fakecuda_state(device_state(), &is), 0);
+		T_EQ(is.nr_mem, was.nr_mem);
+		T_EQ(is.mem_bytes, was.mem_bytes);
+	}
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
+/* --------------------------------------------------------------- other handles */
+
+START_TEST(legacy_handles_end_to_end)
+{
+	struct peer a, b;
+
+	hd_start(&d, POOL GPU "ipc = legacy\nbytes = 16M\n");
+	T(strstr(hd_ask(&d, "dev list"), "legacy"));
+	peer_start(&a, &d, writer, NULL, 0);
+	T_EQ(hear(&a), 1);
+	peer_start(&b, &d, reader, NULL, 0);
+	T_EQ(hear(&b), 1);
+	T_EQ(hd_stat(&d, "blocks_hit"), 8);
+	say(&a, 0);
+	say(&b, 0);
+	peer_end(&a);
+	peer_end(&b);
+	hd_stop(&d);
+}
+END_TEST
+
+/* -------------------------------------------------------------------- two GPUs */
+
+#define TWO	"[device a]\nkind = cuda\ngrace = 0\n[device b]\nkind = cuda\ngrace = 0\n"
+
+/* The other machine has only one. */
+static bool two_gpus(void)
+{
+	return !test_skip(!test_fake_cuda(), "two GPUs are the fake driver's");
+}
+
+static void two_space(struct kvc_space *s)
+{
+	plain_space(s, "sp", 32);
+	s->nr_shards = 2;
+}
+
+START_TEST(two_gpus_are_two_shards)
+{
+	struct kvc_space s;
+	struct kvc *k;
+
+	if (!two_gpus())
+		return;
+	hd_start(&d, POOL TWO);
+	two_space(&s);
+	k = client(&d, &s);
+	T_EQ(kvc_cuda_device(k, 0), 0);
+	T_EQ(kvc_cuda_device(k, 1), 1);
+	open_publish(k, 1, 8, 7);
+	T_EQ(kvc_seq_unshare(k, 1, 1, 0, 3, 0), 1);
+	expect_chain(k, 1, 8, 7);
+	T_EQ(kvc_seq_close(k, 1, 1, 0, 0), 0);
+	whole_pool(k, 32);
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
+/* What fill() and holds() do, of the one shard that this rank has. */
+static void fill_shard(struct kvc *k, uint32_t sh, uint32_t slot, uint64_t word)
+{
+	const struct kvc_view *v = kvc_view(k);
+	uint64_t bytes = v->group[0].plane_bytes, *buf = malloc(bytes);
+
+	T(buf);
+	for (uint64_t i = 0; i < bytes / 8; i++)
+		buf[i] = word ^ (uint64_t)sh << 40 ^ i << 20;
+	T_EQ(kvc_mem_put(k, kvc_addr(v, 0, sh, 0, slot), buf, bytes), 0);
+	free(buf);
+}
+
+static void rank1(struct peer *me, struct hd *hd, void *arg)
+{
+	struct kvc_opts o;
+	struct kvc *k;
+	uint64_t token = hear(me), slot;
+
+	(void)arg;
+	setenv("CUDA_VISIBLE_DEVICES", "1", 1);
+	opts_for(hd, &o);
+	T_EQ(kvc_join(&o, token, 1, &k), 0);
+	T_EQ(kvc_cuda_device(k, 0), -ENODEV);
+	T_EQ(kvc_cuda_device(k, 1), 0);		/* its only one */
+	T(!kvc_view(k)->group[0].plane[0].rw);
+	say(me, 1);
+	slot = hear(me);
+	T_EQ(kvc_poll(k), 0);
+	fill_shard(k, 1, (uint32_t)slot, 7 << 8);
+	kvc_step_complete(k, 1, 1);
+	say(me, 2);
+	hear(me);
+	kvc_destroy(k);
+}
+
+static void rank0(struct peer *me, struct hd *hd, void *arg)
+{
+	unsigned char key[1][KEY];
+	struct kvc_space s;
+	struct kvc_opts o;
+	struct kvc *k;
+
+	(void)arg;
+	setenv("CUDA_VISIBLE_DEVICES", "0", 1);
+	two_space(&s);
+	opts_for(hd, &o);
+	o.nr_ranks = 2;
+	k = client_opts(hd, &s, &o);
+	T_EQ(kvc_cuda_device(k, 0), 0);
+	T_EQ(kvc_cuda_device(k, 1), -ENODEV);
+	say(me, kvc_group_token(k));
+	hear(me);
+	T_EQ(kvc_seq_open(k, 1, 1, NULL, 0, BT, 0, 0, NULL), 0);
+	T_EQ(kvc_seq_extend(k, 1, 1, 0, 1, 0, WAIT_NS, NULL), 1);
+	kvc_step_submit(k, 1);
+	fill_shard(k, 0, slot_of(k, 1, 0), 7 << 8);
+	kvc_step_complete(k, 0, 1);
+	say(me, slot_of(k, 1, 0));
+	make_keys(key, 7, 0, 1);
+	T_EQ(kvc_seq_publish(k, 1, 1, 0, 0, key, 1, 1, NULL), 1);	/* both are over */
+	say(me, 2);
+	hear(me);
+	kvc_destroy(k);
+}
+
+START_TEST(ranks_have_a_gpu_each)
+{
+	unsigned char key[1][KEY];
+	struct kvc_space s;
+	struct peer a, b;
+	struct kvc *k;
+
+	if (!two_gpus())
+		return;
+	hd_start(&d, POOL TWO);
+	peer_start(&a, &d, rank0, NULL, 0);
+	peer_start(&b, &d, rank1, NULL, 0);
+	say(&b, hear(&a));
+	T_EQ(hear(&b), 1);
+	say(&a, 0);
+	say(&b, hear(&a));
+	T_EQ(hear(&b), 2);
+	T_EQ(hear(&a), 2);
+	/* Somebody who sees both GPUs. */
+	two_space(&s);
+	k = client(&d, &s);
+	make_keys(key, 7, 0, 1);
+	T_EQ(kvc_seq_open(k, 1, 1, key, 1, BT, 0, 0, NULL), 1);
+	expect_chain(k, 1, 1, 7);
+	say(&b, 0);
+	say(&a, 0);
+	peer_end(&b);
+	peer_end(&a);
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("cuda");
+	TCase *t = suite_group(s, "cuda", NULL, NULL);
+
+	setenv("KVMD_TEST_DEVICE", "cuda", 1);
+	tcase_add_test(t, a_prefix_of_another_process_costs_no_copy);
+	tcase_add_test(t, requests_make_no_driver_call);
+	tcase_add_test(t, a_copy_engine_cannot_write_through_the_reading_window);
+	tcase_add_loop_test(t, a_device_that_is_not_there_is_named_and_done_without, 0,
+			    (int)(sizeof(bad) / sizeof(bad[0])));
+	tcase_add_test(t, a_gpu_is_named_once);
+	tcase_add_test(t, a_space_asks_for_a_device_that_is_down);
+	tcase_add_test(t, a_client_that_sees_no_gpu_is_told);
+	tcase_add_test(t, a_client_without_descriptors_is_told);
+	tcase_add_test(t, planes_smaller_than_a_piece_share_it);
+	tcase_add_test(t, a_broken_context_is_made_anew);
+	tcase_add_test(t, a_lost_gpu_is_done_without);
+	tcase_add_test(t, broken_memory_is_never_used_again);
+	tcase_add_test(t, the_keeper_keeps_the_memory_of_gpus);
+	tcase_add_test(t, legacy_handles_end_to_end);
+	tcase_add_test(t, two_gpus_are_two_shards);
+	tcase_add_test(t, ranks_have_a_gpu_each);
+	return suite_run(s);
+}
