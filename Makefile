@@ -374,7 +374,8 @@ check: build-tests
 ## check-cuda       the suites with daemons again, their pools on the fake CUDA driver
 .PHONY: check-cuda
 check-cuda: build-tests
-	@$(call run_tests,$(O)/tests/integration/check_cuda $(cuda_suites))
+	@$(call run_tests,$(addprefix $(O)/tests/integration/,check_cuda check_cuda_fail) \
+		$(cuda_suites))
 
 ## check-asan       the suites that run code, with address and undefined-behaviour checks
 .PHONY: check-asan
@@ -389,7 +390,7 @@ check-tsan:
 ## check-run        the suites that run code, no static checks
 .PHONY: check-run
 check-run: build-tests
-	@$(call run_tests,$(suites))
+	@$(call run_tests,$(suites) $(if $(filter asan,$(D)),$(filter-out %.sh,$(cuda_suites))))
 
 ## check-gpu-conformance  what is taken for granted of the driver: of the fake, and of a real one
 .PHONY: check-gpu-conformance

@@ -123,6 +123,12 @@ export LD_LIBRARY_PATH=$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 PATH=$PATH:/usr/sbin:/sbin
 ldconfig -p 2>/dev/null | grep -q 'libstdc++\.so\.6 ' ||
 	LD_LIBRARY_PATH=$LD_LIBRARY_PATH:$here/lib/gcc
+# Where containers put the driver, when no loader knows of it.
+if ! build/tests/gpu/prog_owed probe >/dev/null; then
+	for d in /usr/local/nvidia/lib64 /usr/local/nvidia/lib /usr/lib64-nvidia; do
+		[ -e $d/libcuda.so.1 ] && LD_LIBRARY_PATH=$LD_LIBRARY_PATH:$d
+	done
+fi
 KVMD_GPU_SUITES=$(sed "s|build/|$here/build/|" suites | tr '\n' ' ')
 export KVMD_GPU_SUITES
 # The paths of sockets are short.
@@ -156,7 +162,7 @@ holder=$!
 	step questions 170 scripts/gpu-check.sh questions
 	step conformance 70 scripts/gpu-check.sh conformance
 	step benchmark 110 scripts/gpu-bench.sh
-	export KVMD_TEST_TIMEOUT=${KVMD_TEST_TIMEOUT:-150}
+	export KVMD_TEST_TIMEOUT=${KVMD_TEST_TIMEOUT:-240}
 	export KVMD_GPU_JOBS=${KVMD_GPU_JOBS:-$(($(nproc) > 8 ? 8 : $(nproc)))}
 	step integration "$(left)" scripts/gpu-check.sh integration
 	echo "== $((SECONDS - start)) s"

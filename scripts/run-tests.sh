@@ -120,7 +120,7 @@ run_one() {
 	[ "$pass" = 0 ] && word=SKIP
 	[ "$fail" != 0 ] && word=FAIL
 	{
-		printf '  %-5s %-34s %4d checks %4d.%d s' $word "$name" $((pass + fail)) \
+		printf '  %-5s %-37s %4d checks %4d.%d s' $word "$name" $((pass + fail)) \
 			$(((t1 - t0) / 1000000)) $(((t1 - t0) / 100000 % 10))
 		[ "$skip" != 0 ] && printf ', %d skipped' "$skip"
 		printf '\n'

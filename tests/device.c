@@ -82,6 +82,18 @@ void device_fake(const char *more)
 	set_fake(nr_gpus);
 }
 
+void hd_prepare_fake(struct hd *d, const char *conf, const char *more)
+{
+	hd_prepare(d);
+	hd_conf(d, conf);
+	device_fake(more);
+}
+
+bool test_only_fake(void)
+{
+	return !test_skip(!test_fake_cuda(), "only the fake driver can be made to do this");
+}
+
 void device_prepare(void)
 {
 	const char *tmp = getenv("TMPDIR"), *env = getenv("KVMD_FAKECUDA");
@@ -173,7 +185,7 @@ static void put_device(struct out *o, const char *at)
 
 	if (!section_has(at, "bytes") && test_bytes(1) > 1)
 		put_text(o, test_cuda() && !test_fake_cuda() ? "share = 90\nbytes = 1T\n" :
-			 "bytes = 64G\n");
+			 "bytes = 24G\n");
 	if (!test_cuda() || other)
 		return;
 	put_text(o, "kind = cuda\n");
@@ -192,8 +204,12 @@ static void put_scaled(struct out *o, const char *key, size_t key_len, const cha
 
 	for (; u && u >= units; u--)
 		v <<= 10;
+	v = test_bytes(v);
+	/* There are no larger slabs. */
+	if (key_len == strlen("slab_bytes") && !strncmp(key, "slab_bytes", key_len) && v > 1u << 30)
+		v = 1u << 30;
 	put(o, key, key_len);
-	snprintf(num, sizeof(num), " = %llu\n", (unsigned long long)test_bytes(v));
+	snprintf(num, sizeof(num), " = %llu\n", (unsigned long long)v);
 	put_text(o, num);
 }
 

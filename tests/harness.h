@@ -47,6 +47,7 @@ bool test_skip(bool when, const char *why);	/* says so; @when */
 const char *device_state(void);			/* the fake driver's file */
 /* What fakes that start from now on are told beside ($KVMD_FAKECUDA); after hd_prepare(). */
 void device_fake(const char *more);
+bool test_only_fake(void);			/* false: a real one, says so */
 
 /* ---------------------------------------------------------------- daemons */
 
@@ -63,6 +64,8 @@ struct hd {
 void hd_start(struct hd *d, const char *conf);
 void hd_prepare(struct hd *d);			/* its directory; hd_conf() and hd_run() follow */
 void hd_conf(struct hd *d, const char *conf);	/* write another configuration */
+/* Both, and device_fake(): hd_run() follows. */
+void hd_prepare_fake(struct hd *d, const char *conf, const char *more);
 void hd_run(struct hd *d);			/* start with the directory's configuration */
 bool hd_try_run(struct hd *d);			/* false: it ended before it served; hd_kill() it */
 int hd_end(struct hd *d);			/* SIGTERM; exit status */

@@ -165,7 +165,7 @@ static int find_budget(const struct cuda *c, const struct dev_opts *o, uint64_t 
 	if (r)
 		return err_text(-EIO, msg, n, "GPU %s does not say what memory is free: %s",
 				c->uuid, cu_error(&cuda_drv, r));
-	have = unused + o->kept_bytes;
+	have = unused + (o->kept_bytes ? o->kept_bytes(o->ctx, c->uuid) : 0);
 	if (o->share) {
 		want = have / 100 * min(o->share, 100u);
 		if (o->bytes)

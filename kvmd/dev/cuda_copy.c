@@ -4,8 +4,9 @@
  *
  * The copies of a group's batches become pieces of at most CUDA_GROUP_BYTES.
  * Neighbours in both memories are made one copy, since the driver does not; all go
- * down with one call, but those with memory that is not registered, with one each. While the engine works the mover sums what goes in; what came
- * out is summed after its end. Mover threads, in the context they have entered.
+ * down with one call, but those with memory that is not registered with one each.
+ * While the engine works the mover sums what goes in; what came out is summed after
+ * its end. Mover threads, in the context they have entered.
  */
 #include "kvmd/dev/cuda_int.h"
 

@@ -49,7 +49,9 @@ struct dev_opts {
 	const char *uuid;		/* wanted, "GPU-" before it or not; NULL: the first free one */
 	uint64_t bytes;			/* budget; with share: upper limit, 0: none */
 	unsigned share;			/* percent of the memory free now; 0: bytes */
-	uint64_t kept_bytes;		/* in extents that will be attached: taken, but ours */
+	/* Bytes of extents that will be attached to that device: taken, but ours; NULL: none. */
+	uint64_t (*kept_bytes)(const void *ctx, const char *uuid);
+	const void *ctx;
 	bool legacy;			/* hand out cuIpcGetMemHandle handles, not fds */
 	unsigned copy_threads;		/* each direction */
 	uint64_t copy_timeout_ns;	/* a copy that takes longer is reported */

@@ -44,6 +44,21 @@ static void submit_round(struct copy_job *j)
 	gp->sp->dev[shard]->ops->copy(gp->sp->dev[shard], &j->batch);
 }
 
+/*
+ * Which of the two is broken, nobody says: neither is given out again, and the one
+ * that was shared is shared no more.
+ */
+static void poison_both(struct daemon *d, const struct copy_job *j)
+{
+	struct block *src = pool_block(d->pool, j->src);
+
+	if (src->state == BLK_SEALED && !pool_is_moving(d->pool, src))
+		index_poisoned(d->ix, j->gp, src);
+	else
+		pool_poison(d->pool, src);
+	pool_poison(d->pool, pool_block(d->pool, j->dst));
+}
+
 static void round_done(struct dev_batch *b)
 {
 	struct copy_job *j = container_of(b, struct copy_job, batch);
@@ -56,11 +71,8 @@ static void round_done(struct dev_batch *b)
 		submit_round(j);
 		return;
 	}
-	if (err == -EHWPOISON) {
-		/* Which of the two it is, nobody says: neither is given out again. */
-		pool_poison(s->d->pool, pool_block(s->d->pool, j->src));
-		pool_poison(s->d->pool, pool_block(s->d->pool, j->dst));
-	}
+	if (err == -EHWPOISON)
+		poison_both(s->d, j);
 	if (err) {
 		stat_inc(COPIES_FAILED);
 	} else {

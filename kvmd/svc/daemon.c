@@ -158,9 +158,10 @@ static int open_devices(struct daemon *d)
 		struct config_device *c = &d->conf.dev[i];
 		struct dev *dev = &d->dev[i];
 		struct dev_opts o = {
-			.uuid = c->uuid, .bytes = c->bytes, .share = c->share,
+			.uuid = c->uuid, .bytes = c->share ? 0 : c->bytes, .share = c->share,
 			.legacy = c->legacy, .copy_threads = c->copy_threads,
 			.copy_timeout_ns = c->copy_timeout_ns,
+			.kept_bytes = keep_is_warm(d) ? keep_device_bytes : NULL, .ctx = d->keep,
 		};
 		char msg[256] = "";
 		int e;
@@ -377,7 +378,8 @@ void daemon_exit(struct daemon *d)
 	/* Copies and slab work that are under way end before their memory goes. */
 	if (d->workers)
 		while (workers_nr_pending(d->workers))
-			workers_reap(d->workers);
+			if (!workers_reap(d->workers))
+				usleep(200);
 	for (uint32_t i = 0; d->pool && i < POOL_MAX_CONNS; i++) {
 		struct session *s = &d->session[i];
 

@@ -210,6 +210,8 @@ void keep_write(void *record, size_t copy_bytes, const void *v, size_t bytes);
 void keep_head_init(struct keep_state *st);
 int keep_head_check(const struct keep_state *st, uint64_t bytes, char *msg, size_t msg_bytes);
 
+/* struct dev_opts' kept_bytes, @ctx: the keep. */
+uint64_t keep_device_bytes(const void *ctx, const char *uuid);
 /* restore.c: spaces and slabs; then, tiers being there, blocks and sessions. 0 or -errno. */
 int restore_memory(struct daemon *d, char *msg, size_t msg_bytes);
 int restore_blocks(struct daemon *d, char *msg, size_t msg_bytes);

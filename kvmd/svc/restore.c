@@ -71,6 +71,24 @@ static void restore_spaces(struct daemon *d)
 	}
 }
 
+uint64_t keep_device_bytes(const void *ctx, const char *uuid)
+{
+	const struct keep *k = ctx;
+	uint64_t bytes = 0;
+	bool torn;
+
+	for (uint32_t i = 0; i < POOL_MAX_SLABS; i++) {
+		const struct slab_kept *v = keep_get(&k->st->slab[i], &torn);
+		const struct space_kept *sp = v && v->state != SLAB_NONE && v->space < POOL_MAX_SPACES ?
+					      keep_get(&k->st->space[v->space], &torn) : NULL;
+
+		for (uint32_t s = 0; sp && s < min(sp->nr_shards, KVMD_MAX_SHARDS); s++)
+			if (!strncmp(sp->device[s], uuid, sizeof(sp->device[s])))
+				bytes += v->nr_ext / sp->nr_shards * v->extent_bytes;
+	}
+	return bytes;
+}
+
 static void slab_fds_back(struct daemon *d, uint32_t id, const struct slab_kept *v, const int *fd)
 {
 	char name[64];

@@ -141,6 +141,8 @@ static int probe(void)
 	int nr = 0, v;
 	char msg[400];
 	struct cu cu;
+	Dl_info lib;
+	void *sym;
 
 	if (cu_load(&cu, msg, sizeof(msg)) || cu.device_count(&nr) || !nr) {
 		printf("none: %s\n", cu.so ? "no GPU is visible to this process" : msg);
@@ -148,7 +150,9 @@ static int probe(void)
 	}
 	v = cu.version;
 	printf("fake: %s\n", dlsym(cu.so, "fakecuda_calls") ? "yes" : "no");
-	printf("cuda: %d.%d\n", v / 1000, v % 1000 / 10);
+	memcpy(&sym, &cu.init, sizeof(sym));
+	printf("cuda: %d.%d, %s\n", v / 1000, v % 1000 / 10,
+	       dladdr(sym, &lib) && lib.dli_fname ? lib.dli_fname : "?");
 	print_file("driver", "/proc/driver/nvidia/version");
 	print_file("kernel", "/proc/version");
 	for (int i = 0; i < nr; i++)

@@ -132,7 +132,10 @@ for key in schema file tokens_hbm tokens_ram tokens_disk tokens_merged tokens_re
 	has out "\"$key\":"
 done
 is_json
-part "time, private pools, JSON"
+# Without bytes there are the same hits.
+replay 0 -j --device null --verify none "$tmp/agent"; clean $n
+above hit_blocks 1000; is verified_blocks 0; is written_blocks 0
+part "time, private pools, JSON, no bytes"
 
 # A daemon that somebody else runs, on its own clock.
 keep=$device device=
