@@ -174,10 +174,10 @@ void peers_prepare(void)
 	T(pid >= 0);
 	if (!pid) {
 		close(s[0]);
-		/* The group of the test is killed when it has ended: there is some tidying to do. */
-		setpgid(0, 0);
 		serve(s[1], test);
 	}
+	/* The group of the test is killed when it has ended: there is some tidying to do. */
+	T(!setpgid(pid, pid));
 	close(s[1]);
 	server = s[0];
 }

@@ -113,7 +113,7 @@ is_json()
 # is reason to do less, and which.
 on_device()
 {
-	device= slow=${D:+D=$D}
+	device='' slow=${D:+D=$D}
 	[ "${KVMD_TEST_DEVICE:-host}" = cuda ] || return 0
 	slow=cuda device="--device cuda"
 	[ "${KVMD_REAL_CUDA:-}" != 1 ] || return 0

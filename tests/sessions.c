@@ -111,7 +111,8 @@ bool holds(struct kvc *k, uint32_t g, uint32_t slot, uint64_t word)
 
 	for (uint32_t sh = 0; sh < gv->nr_shards; sh++)
 		for (uint32_t p = 0; p < gv->planes; p++) {
-			T_EQ(kvc_mem_get(k, buf, kvc_addr_ro(v, g, sh, p, slot), gv->plane_bytes), 0);
+			T_EQ(kvc_mem_get(k, buf, kvc_addr_ro(v, g, sh, p, slot),
+					 gv->plane_bytes), 0);
 			for (uint64_t i = 0; i < gv->plane_bytes / 8; i++)
 				if (buf[i] != word_at(word, sh, p, i))
 					return false;
@@ -127,7 +128,8 @@ bool is_blank(struct kvc *k, uint32_t g, uint32_t slot)
 
 	for (uint32_t sh = 0; sh < gv->nr_shards; sh++)
 		for (uint32_t p = 0; p < gv->planes; p++) {
-			T_EQ(kvc_mem_get(k, buf, kvc_addr_ro(v, g, sh, p, slot), gv->plane_bytes), 0);
+			T_EQ(kvc_mem_get(k, buf, kvc_addr_ro(v, g, sh, p, slot),
+					 gv->plane_bytes), 0);
 			for (uint64_t i = 0; i < gv->plane_bytes / 8; i++)
 				if (buf[i])
 					return false;

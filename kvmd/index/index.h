@@ -213,8 +213,8 @@ void index_lost(struct index *ix, struct block *b);
 /* An idle or leaving block of HBM goes although others hang from it below: it is lost to them. */
 void index_lose(struct index *ix, struct gpool *gp, struct block *b);
 /*
- * The device reports that the memory of the slot of @b (sealed, loading or
- * leaving) is broken: the block is lost, the slot BAD once nobody holds it.
+ * The device reports that the memory of the slot of @b is broken: a block that can be
+ * hit is lost, the slot of any is BAD once nobody holds it.
  */
 void index_poisoned(struct index *ix, struct gpool *gp, struct block *b);
 static inline bool block_is_lost(const struct block *b)

@@ -252,8 +252,12 @@ void index_lose(struct index *ix, struct gpool *gp, struct block *b)
 
 void index_poisoned(struct index *ix, struct gpool *gp, struct block *b)
 {
-	leave_all(ix, gp, b);
+	bool cached = b->state == BLK_SEALED || b->state == BLK_LOADING || b->state == BLK_EVICTING;
+
 	pool_poison(ix->pool, b);
+	if (!cached)
+		return;			/* private, or lost already: BAD when it is freed */
+	leave_all(ix, gp, b);
 	index_lost(ix, b);
 }
 

@@ -52,10 +52,10 @@ static void poison_both(struct daemon *d, const struct copy_job *j)
 {
 	struct block *src = pool_block(d->pool, j->src);
 
-	if (src->state == BLK_SEALED && !pool_is_moving(d->pool, src))
-		index_poisoned(d->ix, j->gp, src);
-	else
+	if (pool_is_moving(d->pool, src))
 		pool_poison(d->pool, src);
+	else
+		index_poisoned(d->ix, j->gp, src);
 	pool_poison(d->pool, pool_block(d->pool, j->dst));
 }
 

@@ -25,7 +25,7 @@ bench()
 # ------------------------------------------------------------ help and usage
 
 bench 0 --help; has out "usage: kvbench "; lacks err
-for name in ring ops wake idle hash peers big tier; do
+for name in ring ops wake idle hash peers big tier gpu; do
 	has out "  $name "
 done
 bench 0 --version; has out "kvbench "

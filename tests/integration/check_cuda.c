@@ -8,6 +8,7 @@
  */
 #include "tests/fakecuda/fakecuda.h"
 #include "tests/harness.h"
+#include "tests/harness_int.h"
 #include "tests/suite.h"
 
 #include <kvmd/cuda_abi.h>
@@ -17,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #define POOL	"[pool]\npolicy = lru\nslab_bytes = 1M\nblocks = 4096\nwmark_low = 0\n" \
 		"wmark_high = 0\ndeadlock_time = 1h\nslab_deadline = 5ms\n"
@@ -91,7 +93,8 @@ static void worker(struct peer *me, struct hd *hd, void *arg)
 		make_keys(keys, 100 + i / 2, 0, 8);
 		T_EQ(kvc_seq_open(k, 1, 1, keys, 8, 8 * BT, 0, 0, NULL), i % 2 ? 4 : 0);
 		T_EQ(kvc_seq_extend(k, 1, 1, 0, i % 2 ? 4 : 8, 0, WAIT_NS, NULL), i % 2 ? 4 : 8);
-		T_EQ(kvc_seq_publish(k, 1, 1, 0, i % 2 ? 4 : 0, keys[i % 2 ? 4 : 0], 4, 0, NULL), 4);
+		T_EQ(kvc_seq_publish(k, 1, 1, 0, i % 2 ? 4 : 0, keys[i % 2 ? 4 : 0], 4, 0, NULL),
+		     4);
 		T_EQ(kvc_lookup(k, 0, keys, 8, NULL), i % 2 ? 8 : 4);
 		T_EQ(kvc_seq_close(k, 1, 1, 0, 0), 0);
 	}
@@ -201,6 +204,41 @@ START_TEST(a_client_that_sees_no_gpu_is_told)
 }
 END_TEST
 
+static void parent(struct peer *me, struct hd *hd, void *arg)
+{
+	struct kvc *k = plain_client(hd, "sp", 32), *mine;
+	struct kvc_space s;
+	struct kvc_opts o;
+	pid_t pid;
+
+	(void)arg;
+	open_publish(k, 1, 4, 7);
+	pid = fork();
+	if (!pid) {
+		plain_space(&s, "sp", 32);
+		opts_for(hd, &o);
+		T_EQ(kvc_create(&o, &s, &mine), -ENODEV);
+		T(strstr(kvc_refusal(), "fork before the first session"));
+		_exit(0);
+	}
+	T_EQ(test_wait(pid), 0);
+	T(holds(k, 0, (uint32_t)slot_at(k, 0, 1, 3), (7 << 8) + 3));
+	kvc_destroy(k);
+	say(me, 1);
+}
+
+START_TEST(a_child_forked_too_late_is_told)
+{
+	struct peer p;
+
+	hd_start(&d, POOL GPU);
+	peer_start(&p, &d, parent, NULL, 0);
+	T_EQ(hear(&p), 1);
+	peer_end(&p);
+	hd_stop(&d);
+}
+END_TEST
+
 /* More planes than it may have descriptors: they come in batches and are closed. */
 static void short_of_fds(struct peer *me, struct hd *hd, void *arg)
 {
@@ -221,7 +259,8 @@ static void short_of_fds(struct peer *me, struct hd *hd, void *arg)
 	/* The first slab comes with the space's reply, or soon after it. */
 	while (!err)
 		err = kvc_nop(k);
-	T(strstr(kvc_refusal(), "raise RLIMIT_NOFILE"));
+	/* A real driver does not even start with so few. */
+	T(test_fake_cuda() ? strstr(kvc_refusal(), "raise RLIMIT_NOFILE") : kvc_refusal());
 	kvc_destroy(k);
 	say(me, 1);
 }
@@ -456,6 +495,7 @@ int main(void)
 	tcase_add_test(t, requests_make_no_driver_call);
 	tcase_add_test(t, a_copy_engine_cannot_write_through_the_reading_window);
 	tcase_add_test(t, a_client_that_sees_no_gpu_is_told);
+	tcase_add_test(t, a_child_forked_too_late_is_told);
 	tcase_add_test(t, a_client_without_descriptors_is_told);
 	tcase_add_test(t, planes_smaller_than_a_piece_share_it);
 	tcase_add_test(t, legacy_handles_end_to_end);

@@ -138,7 +138,7 @@ above hit_blocks 1000; is verified_blocks 0; is written_blocks 0
 part "time, private pools, JSON, no bytes"
 
 # A daemon that somebody else runs, on its own clock.
-keep=$device device=
+keep=$device device=''
 printf '[daemon]\nsocket = %s/s\n[device host-0]\nkind = %s\nbytes = 256M\n' "$tmp" \
 	"${KVMD_TEST_DEVICE:-host}" >"$tmp/conf"
 "$O/kvmd" -c "$tmp/conf" 2>"$tmp/log" &
