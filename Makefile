@@ -374,7 +374,8 @@ check: build-tests
 ## check-cuda       the suites with daemons again, their pools on the fake CUDA driver
 .PHONY: check-cuda
 check-cuda: build-tests
-	@$(call run_tests,$(addprefix $(O)/tests/integration/,check_cuda check_cuda_fail) \
+	@$(call run_tests,$(addprefix $(O)/tests/integration/,check_cuda check_cuda_fail \
+		check_cuda_more) \
 		$(cuda_suites))
 
 ## check-asan       the suites that run code, with address and undefined-behaviour checks
@@ -406,7 +407,7 @@ conformance = $(filter $(O)/tests/gpu/check_cuda_abi $(O)/tests/gpu/check_cuda_c
 check-gpu: build-tests
 	@$(gpu_env) scripts/gpu-check.sh
 gpu_env = KVMD_BUILD_DIR='$(abspath $(O))' \
-	KVMD_GPU_SUITES='$(O)/tests/integration/check_cuda $(cuda_suites)'
+	KVMD_GPU_SUITES='$(addprefix $(O)/tests/integration/,check_cuda check_cuda_more) $(cuda_suites)'
 
 ## fuzz             the fuzz targets for long: FUZZ_RUNS inputs each
 .PHONY: fuzz

@@ -62,9 +62,6 @@ int kvci_cuda_copy(struct kvc *k, uint32_t shard, void *dst, const void *src, si
 int kvci_cuda_fail(const struct kvci_cuda *c, int r, const char *func, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 
-/* cuda_steps.c: queries and completes what can be; destroys all events. */
-void kvci_cuda_steps_exit(struct kvc *k);
-
 static inline uint32_t kvci_shard_of(const struct kvc *k, uint32_t group, uint32_t plane)
 {
 	return plane / k->view.group[group].planes;

@@ -289,6 +289,8 @@ void kvci_cuda_steps_exit(struct kvc *k)
 {
 	struct kvci_cuda *c = k->cuda;
 
+	if (!c)
+		return;
 	(void)kvc_cuda_steps(k);
 	/* What has not passed is not waited for; the driver frees it when it has. */
 	for (uint32_t i = 0; i < c->nr_marks; i++) {

@@ -295,6 +295,8 @@ extern const struct kvci_mem_ops kvci_mem_vmm, kvci_mem_legacy;
 void kvci_cuda_unpin_tables(struct kvc *k);
 bool kvci_cuda_unpin_steps(struct kvc *k);	/* true: pin them again */
 int kvci_cuda_pin_steps(struct kvc *k);
+/* Queries and completes what can be; drops what is recorded, destroys all events. */
+void kvci_cuda_steps_exit(struct kvc *k);
 
 /* control.c */
 void kvci_die(struct kvc *k, const char *why);

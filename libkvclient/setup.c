@@ -302,6 +302,8 @@ static void detach(struct kvc *k)
 	for (uint32_t g = 0; g < KVMD_MAX_GROUPS; g++)
 		k->view.group[g].rows = NULL;
 	(void)kvci_slabs_reset(k);
+	/* The next session counts its steps anew: events of this one are not its. */
+	kvci_cuda_steps_exit(k);
 }
 
 /* Nothing of the pool is mapped any more: the daemon need not wait for our end. */

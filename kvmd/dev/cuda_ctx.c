@@ -224,11 +224,16 @@ int cuda_run(struct cuda *c, int (*fn)(struct cuda *c, void *arg), void *arg)
 int cuda_stream_end(cu_stream s)
 {
 	const struct timespec pause = { .tv_nsec = 100000 };
-	int r = cuda_drv.stream_sync(s);
+	int r = cuda_drv.stream_sync(s), q = CU_NOT_READY;
 
-	/* A wait that failed waited for nothing. */
-	while (r && !cu_is_sticky(r) && cuda_drv.stream_query(s) == CU_NOT_READY)
-		nanosleep(&pause, NULL);
+	/* A wait that failed waited for nothing. What cannot be known ends with its context. */
+	while (r && !cu_is_sticky(r) && q == CU_NOT_READY) {
+		q = cuda_drv.stream_query(s);
+		if (q == CU_NOT_READY)
+			nanosleep(&pause, NULL);
+		else if (q)
+			r = cu_is_sticky(q) ? q : CU_UNKNOWN;
+	}
 	(void)cuda_drv.stream_destroy(s);
 	return r;
 }

@@ -322,7 +322,7 @@ static void say_failed(struct cuda *c, uint64_t bytes, int r)
 	cuda_say(c, "cannot make %llu MiB of memory: %s%s", (unsigned long long)(bytes >> 20),
 		 cu_error(&cuda_drv, r), oom ? ": other processes took what was free at the start: "
 		 "end them, or lower the budget" : r == CU_OPERATING_SYSTEM ?
-		 ": is the limit of open files reached?" : "");
+		 ": if open files are at their limit, raise it (ulimit -n, LimitNOFILE=)" : "");
 }
 
 static int make(struct cuda *c, int (*fn)(struct cuda *c, void *arg), int fd, uint64_t bytes,

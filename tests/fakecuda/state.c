@@ -70,8 +70,7 @@ struct fc_state *fc_state_open(const char *path, bool make)
 		else if (s->magic != FC_STATE_MAGIC)
 			err = EUCLEAN;
 	}
-	flock(fd, LOCK_UN);	/* the mapping would keep it */
-	flock(fd, LOCK_UN);		/* the mapping keeps the file open */
+	flock(fd, LOCK_UN);		/* the mapping keeps the file open, and so the lock */
 	close(fd);
 	if (!err)
 		return s;

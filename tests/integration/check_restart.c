@@ -276,6 +276,7 @@ START_TEST(moves_that_were_under_way)
 	e->user_data = 6;
 	T(kvc_submit(k) >= 0);
 	c = take_for(k, 6);
+	fprintf(stderr, "DBG res %d v0 %llu\n", c.res, (unsigned long long)c.v0);
 	T(c.res >= 0 && c.v0 > 0);
 	T_EQ(kvc_nop(k), 0);
 	hd_conf(&d, POOL RAM);

@@ -486,7 +486,7 @@ END_TEST
 /* The same calls where there is no GPU in it. */
 START_TEST(host_pools_need_no_driver)
 {
-	char byte = 0;
+	char byte = 0, two[2];
 	uint64_t ptr;
 
 	unsetenv("LD_LIBRARY_PATH");
@@ -504,6 +504,15 @@ START_TEST(host_pools_need_no_driver)
 		ck_assert_int_eq(kvc_mem_put(cr.k, (void *)(uintptr_t)cr_ro(0, 0, 3), &byte, 1),
 				 -EINVAL);
 		ck_assert_int_eq(kvc_mem_get(cr.k, &byte, &byte, 1), -EINVAL);
+		/* A slot whose slab is not there, and bytes that run into one. */
+		ck_assert_int_eq(kvc_mem_get(cr.k, &byte, cr_ro(0, 0, SLAB_SLOTS), 1), -EINVAL);
+		ck_assert_ptr_nonnull(strstr(kvc_refusal(), "has no memory now"));
+		ck_assert_int_eq(kvc_mem_get(cr.k, two, cr_ro(0, 0, SLAB_SLOTS) - 1, 2), -EINVAL);
+		ck_assert_int_eq(kvc_mem_get(cr.k, two, cr_ro(0, 0, SLAB_SLOTS) - 2, 2), 0);
+		cr_change(cr_del, 0, 0);
+		ck_assert_int_eq(kvc_mem_get(cr.k, &byte, cr_ro(0, 0, 0), 1), 0);
+		ck_assert_int_eq(kvc_mem_put(cr.k, cr_rw(0, 0, 0), &byte, 1), -EINVAL);
+		ck_assert_int_eq(kvc_mem_get(cr.k, &byte, cr_ro(0, 0, 3), 1), -EINVAL);
 	} else {
 		ck_assert_int_eq(kvc_mem_get(cr.k, &byte, &byte, 1), -EOPNOTSUPP);
 	}

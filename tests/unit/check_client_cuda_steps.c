@@ -362,6 +362,33 @@ START_TEST(a_new_session_has_the_same_windows)
 }
 END_TEST
 
+/* Its steps are counted anew: events of the old one say nothing of them. */
+START_TEST(a_new_session_has_no_events_of_the_old_one)
+{
+	cu_stream s;
+
+	cr_start(1, 1, NULL);
+	cr_create(cr_slab);
+	cr_close_slab();
+	cr_use_driver();
+	s = cr_stream();
+	ck_assert_int_eq(kvc_cuda_step_event(cr.k, 0, 1000, s), 0);
+	cr_kill_daemon();
+	fake_start(&cr.f, script_new);
+	ck_assert_int_eq(kvc_reconnect(cr.k), 0);
+	pthread_join(cr.f.thread, NULL);
+	cr_close_slab();
+	ck_assert_int_eq(cr.cu.stream_sync(s), 0);
+	ck_assert_int_eq(kvc_cuda_steps(cr.k), 0);
+	ck_assert_uint_eq(*kvc_step_word(cr.k, 0), 0);
+	ck_assert_int_eq(kvc_cuda_step_event(cr.k, 0, 1, s), 0);
+	ck_assert_int_eq(cr.cu.stream_sync(s), 0);
+	ck_assert_int_eq(kvc_cuda_steps(cr.k), 0);
+	ck_assert_uint_eq(*kvc_step_word(cr.k, 0), 1);
+	cr_finish();
+}
+END_TEST
+
 START_TEST(another_kind_of_device)
 {
 	uint64_t word;
@@ -421,6 +448,7 @@ int main(void)
 	tcase_add_test(tc, resume_keeps_all);
 	tcase_add_test(tc, half_a_slab_begins_anew);
 	tcase_add_test(tc, a_new_session_has_the_same_windows);
+	tcase_add_test(tc, a_new_session_has_no_events_of_the_old_one);
 	tcase_add_test(tc, another_kind_of_device);
 	suite_add_tcase(s, tc);
 	return suite_run(s);

@@ -214,6 +214,24 @@ START_TEST(a_creation_survives_a_broken_context)
 }
 END_TEST
 
+/* The wait for a scrub fails, and so does the question whether it is over: it might go on. */
+START_TEST(a_scrub_whose_end_is_unknown_ends_the_context)
+{
+	struct dev_extent a;
+
+	grig_driver("fail=cuStreamSynchronize:2:304,fail=cuStreamQuery:1:304");
+	grig_open(&d, NULL);
+	a = grig_extent(&d, EXT);
+	memset(grig_bytes(&a), 3, EXT);
+	ck_assert_int_eq(d.ops->extent_scrub(&d, &a), 0);
+	ck_assert_int_eq(grig_bytes(&a)[0] | grig_bytes(&a)[EXT - 1], 0);
+	grig_settle();
+	ck_assert_uint_eq(d.nr_resets, 1);
+	grig_drop(&d, &a);
+	dev_close(&d);
+}
+END_TEST
+
 /* Of blocks in granules of their own one is broken: only its copies fail, and always. */
 START_TEST(broken_memory_is_blamed_alone)
 {
@@ -469,6 +487,7 @@ int main(void)
 	tcase_add_loop_test(tc, a_context_is_rebuilt_under_traffic, 0, ARRAY_SIZE(breaks));
 	tcase_add_loop_test(tc, a_context_breaks_anywhere, 0, 24);
 	tcase_add_test(tc, a_creation_survives_a_broken_context);
+	tcase_add_test(tc, a_scrub_whose_end_is_unknown_ends_the_context);
 	tcase_add_test(tc, broken_memory_is_blamed_alone);
 	tcase_add_test(tc, a_batch_that_breaks_contexts_is_given_up);
 	tc = group(s, "lost gpus");
