@@ -427,8 +427,8 @@ static bool force_out(struct reclaim *rc, struct gpool *gp, uint64_t now_ns)
 	uint64_t want = (uint64_t)w->nr + reclaim_reserve_slots(gp, w->nr);
 	uint32_t nr;
 
-	if (!rc->tiers || gp->nr_coming || !lacks_slots(gp) || tiers_is_busy(rc->tiers) ||
-	    now_ns < w->since_ns + FORCE_NS)
+	if (!rc->tiers || gp->sp->hold || gp->nr_coming || !lacks_slots(gp) ||
+	    tiers_is_busy(rc->tiers) || now_ns < w->since_ns + FORCE_NS)
 		return false;
 	nr = (uint32_t)min(want - gp->nr_free, (uint64_t)DIRECT_MAX);
 	(void)choose_out(rc, gp, nr);

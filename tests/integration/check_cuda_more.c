@@ -248,7 +248,7 @@ START_TEST(a_daemon_out_of_descriptors_says_so_and_goes_on)
 	err = kvc_create(&o, &s, &wide);
 	if (!err) {
 		T_EQ(kvc_seq_open(wide, 1, 1, NULL, 0, BT, 0, 0, NULL), 0);
-		err = kvc_seq_extend(wide, 1, 1, 0, 1, 0, 0, NULL);
+		err = kvc_seq_extend(wide, 1, 1, 0, 1, 0, 1000000, NULL);
 	}
 	T(err < 0);
 	hd_said(&d, "LimitNOFILE=");

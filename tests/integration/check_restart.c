@@ -256,7 +256,8 @@ START_TEST(moves_that_were_under_way)
 		T(holds(k, 0, (uint32_t)slot_at(k, 0, 3, i), 300 + i));
 	T_EQ(kvc_seq_close(k, 1, 1, 0, 0), 0);
 	T_EQ(kvc_seq_close(k, 3, 1, 0, 0), 0);
-	/* Up: loads that never end. First something to load. */
+	/* Up: loads that never end. First something to load, when RAM can take it. */
+	hd_said(&d, " ready after ");
 	fill_tiers(k);
 	hd_conf(&d, POOL RAM "test = delay:10s\n");
 	restart(SIGTERM);
@@ -276,7 +277,6 @@ START_TEST(moves_that_were_under_way)
 	e->user_data = 6;
 	T(kvc_submit(k) >= 0);
 	c = take_for(k, 6);
-	fprintf(stderr, "DBG res %d v0 %llu\n", c.res, (unsigned long long)c.v0);
 	T(c.res >= 0 && c.v0 > 0);
 	T_EQ(kvc_nop(k), 0);
 	hd_conf(&d, POOL RAM);
@@ -304,6 +304,34 @@ static void holder(struct peer *me, struct hd *hd, void *arg)
 	say(me, 1);
 	peer_halt(me);
 }
+
+/* A step that the former daemon saw begin may read any block: none leaves HBM, whoever waits. */
+START_TEST(no_block_leaves_before_steps_of_before_are_over)
+{
+	struct kvc *k;
+
+	start_ram(POOL RAM);
+	k = plain_client(&d, "sp", 16);
+	for (uint32_t i = 0; i < 2; i++) {
+		open_publish(k, 1, 8, 60 + i);
+		T_EQ(kvc_seq_close(k, 1, 1, 0, 0), 0);
+	}
+	kvc_step_submit(k, 1);
+	restart(SIGKILL);
+	T_EQ(reconnect(k), 1);
+	hd_said(&d, " ready after ");
+	T_EQ(kvc_seq_open(k, 2, 1, NULL, 0, BT, 0, 0, NULL), 0);
+	T(kvc_seq_extend(k, 2, 1, 0, 4, 0, 200000000, NULL) < 0);
+	T_EQ(hd_stat(&d, "blocks_evicted"), 0);
+	kvc_step_complete(k, 0, 1);
+	T_EQ(kvc_seq_extend(k, 2, 1, 0, 4, 0, WAIT_NS, NULL), 4);
+	T(hd_stat(&d, "blocks_sunk_ram") > 0);
+	T_EQ(kvc_seq_close(k, 2, 1, 0, 0), 0);
+	hd_check(&d);
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
 
 START_TEST(a_client_that_died_meanwhile)
 {
@@ -583,6 +611,7 @@ int main(void)
 	tcase_add_test(t, ram_survives);
 	tcase_add_test(t, what_was_swapped_out_comes_back);
 	tcase_add_test(t, moves_that_were_under_way);
+	tcase_add_test(t, no_block_leaves_before_steps_of_before_are_over);
 	tcase_add_test(t, a_client_that_died_meanwhile);
 	tcase_add_test(t, a_client_that_lives_but_stays_away);
 	tcase_add_test(t, who_comes_too_late_gets_a_new_session);
