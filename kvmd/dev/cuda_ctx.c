@@ -265,7 +265,7 @@ void cuda_ctx_close(struct cuda *c)
 	pthread_rwlock_wrlock(&c->lock);
 	if (!c->lost) {
 		(void)cuda_drv.ctx_set(c->ctx);
-		cuda_extents_unmap(c, true);
+		cuda_extents_unmap(c);
 		(void)cuda_drv.ctx_set(NULL);
 		(void)cuda_drv.ctx_release(c->ord);
 	}
@@ -279,8 +279,10 @@ static int renew(struct cuda *c, const char **ret_what)
 {
 	int r;
 
-	cuda_extents_unmap(c, false);
-	/* Both: our share of the context goes, and so does what others may hold of it. */
+	/*
+	 * First, for copies may still be on their way: what they write must be mapped until
+	 * they are ended. Both: our share of the context goes, and what others hold of it.
+	 */
 	(void)cuda_drv.ctx_release(c->ord);
 	(void)cuda_drv.ctx_reset(c->ord);
 	*ret_what = "a new context was refused";
@@ -291,7 +293,7 @@ static int renew(struct cuda *c, const char **ret_what)
 	r = cuda_drv.ctx_set(c->ctx);
 	if (r)
 		goto err_release;
-	cuda_extents_unmap(c, true);
+	cuda_extents_unmap(c);
 	*ret_what = c->legacy ? "its memory went with the context (ipc = legacy)" :
 		    "its memory could not be mapped again";
 	r = cuda_extents_remap(c);

@@ -87,7 +87,7 @@ static int import_fd(struct cuda *c, int fd, uint64_t bytes, cu_ptr *ret_addr)
 	return r;
 }
 
-void cuda_extents_unmap(struct cuda *c, bool last)
+void cuda_extents_unmap(struct cuda *c)
 {
 	struct list *l;
 
@@ -96,8 +96,7 @@ void cuda_extents_unmap(struct cuda *c, bool last)
 		struct cuda_extent *x = list_entry(l, struct cuda_extent, node);
 
 		(void)unmap(x);
-		if (last)
-			x->addr = 0;	/* the old context's: only its addresses stay taken */
+		x->addr = 0;	/* if that failed, only the addresses stay taken */
 	}
 	pthread_mutex_unlock(&c->ext_lock);
 }

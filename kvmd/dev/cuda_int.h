@@ -185,8 +185,8 @@ int cuda_extent_create(struct dev *d, uint64_t bytes, struct dev_extent *ret_e);
 int cuda_extent_attach(struct dev *d, int fd, uint64_t bytes, struct dev_extent *ret_e);
 int cuda_extent_scrub(struct dev *d, struct dev_extent *e);
 void cuda_extent_destroy(struct dev *d, struct dev_extent *e);
-/* Alone: forget the mappings, before and once more after a reset; make them again. */
-void cuda_extents_unmap(struct cuda *c, bool last);
+/* Alone, after a reset: forget the mappings; make them again. */
+void cuda_extents_unmap(struct cuda *c);
 int cuda_extents_remap(struct cuda *c);		/* CUresult */
 
 /* -------------------------------------------------------------------- movers */
