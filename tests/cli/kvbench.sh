@@ -25,7 +25,7 @@ bench()
 # ------------------------------------------------------------ help and usage
 
 bench 0 --help; has out "usage: kvbench "; lacks err
-for name in ring ops wake idle hash peers big tier gpu; do
+for name in ring ops wake idle hash peers big tier gpu codec; do
 	has out "  $name "
 done
 bench 0 --version; has out "kvbench "
@@ -44,6 +44,15 @@ bench 0 --quick --json hash
 has out '"hash_over_sha256":'
 has out '"chain_extend_speedup":'
 part "hash"
+
+# ------------------------------------------------------------ codecs alone
+
+bench 0 --quick --json codec
+for key in codec_memcpy_gb_per_s window_encode_gb_per_s window_encode_over_memcpy \
+	window_decode_gb_per_s window_decode_over_memcpy window_ratio; do
+	has out "\"$key\":"
+done
+part "codec"
 
 # ------------------------------------------------------------ the whole, short
 

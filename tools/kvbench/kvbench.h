@@ -118,6 +118,7 @@ enum part {
 	PART_BIG	= 1 << 6,
 	PART_TIER	= 1 << 7,
 	PART_GPU	= 1 << 8,
+	PART_CODEC	= 1 << 9,
 };
 
 struct bench {
@@ -178,6 +179,7 @@ enum row_id {
 	ROW_SLAB_CREATE, ROW_SLAB_CREATE_256M, ROW_SLAB_CREATE_1G,
 	ROW_SLAB_IMPORT, ROW_SLAB_IMPORT_256M, ROW_SLAB_IMPORT_1G,
 	ROW_VISIBLE,
+	ROW_WINDOW_ENCODE, ROW_WINDOW_DECODE, ROW_WINDOW_RATIO,
 	NR_ROW
 };
 
@@ -281,6 +283,9 @@ void kvb_tier_end(void);
 void kvb_gpu_setup(void);
 void kvb_gpu_round(void);
 void kvb_gpu_end(void);
+void kvb_codec_setup(void);
+void kvb_codec_round(void);
+void kvb_codec_end(void);
 
 /* The daemon that always spins, shared by the parts that want one. */
 extern struct kvmd_proc busy;

@@ -14,7 +14,7 @@
 #include "tools/kvbench/kvbench.h"
 
 #define CALIB_LIMIT	1.5
-#define ALL_PARTS	0x7fu	/* all but tier and gpu */
+#define ALL_PARTS	0x7fu	/* all but tier, gpu and codec */
 
 static const struct {
 	const char *name;
@@ -38,6 +38,8 @@ static const struct {
 	  kvb_tier_setup, kvb_tier_round, kvb_tier_end },
 	{ "gpu", PART_GPU, "copies, slabs and sharing on a GPU beside bare driver calls (when named)",
 	  kvb_gpu_setup, kvb_gpu_round, kvb_gpu_end },
+	{ "codec", PART_CODEC, "lossless coding of bf16 beside memcpy (when named)",
+	  kvb_codec_setup, kvb_codec_round, kvb_codec_end },
 };
 
 /* ------------------------------------------------------------------ options */
@@ -46,7 +48,7 @@ static void usage(FILE *f)
 {
 	fputs("usage: kvbench [OPTION]... [PART]...\n"
 	      "Measure kvmd beside the floors of this machine, as ratios.\n\n"
-	      "Parts (all but tier and gpu when none is named):\n", f);
+	      "Parts (all but tier, gpu and codec when none is named):\n", f);
 	for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
 		fprintf(f, "  %-7s %s\n", parts[i].name, parts[i].help);
 	fputs("\nOptions:\n"

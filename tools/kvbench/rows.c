@@ -21,6 +21,7 @@ enum goal {
 	GOAL_RATIO_MAX,		/* ratio at most must / aim */
 	GOAL_RATIO_MIN,		/* ratio at least */
 	GOAL_OURS_MAX,		/* our figure at most */
+	GOAL_OURS_MIN,		/* our figure at least */
 };
 
 struct row_def {
@@ -260,6 +261,14 @@ static const struct row_def defs[NR_ROW] = {
 		NULL, "slab_1g_export_import_map_ms", NULL, GOAL_NONE, 0, 0, false },
 	[ROW_VISIBLE] = { PART_GPU, "from publish to another client's hit", "us", "the same on the host device",
 		"publish_to_visible_host_us", "publish_to_visible_us", "publish_to_visible_over_host", GOAL_NONE, 0, 0, false },
+	[ROW_WINDOW_ENCODE] = { PART_CODEC, "window: encode, blocks of 512 KiB", "GB/s", "memcpy()",
+		"codec_memcpy_gb_per_s", "window_encode_gb_per_s", "window_encode_over_memcpy",
+		GOAL_OURS_MIN, 4, 0, false },
+	[ROW_WINDOW_DECODE] = { PART_CODEC, "window: decode, blocks of 512 KiB", "GB/s", "memcpy()",
+		NULL, "window_decode_gb_per_s", "window_decode_over_memcpy",
+		GOAL_OURS_MIN, 4, 0, false },
+	[ROW_WINDOW_RATIO] = { PART_CODEC, "window: bytes of values over bytes stored", "x", NULL,
+		NULL, "window_ratio", NULL, GOAL_OURS_MIN, 1.3, 0, false },
 };
 
 static const struct {
@@ -269,6 +278,7 @@ static const struct {
 	{ PART_RING, "rings" }, { PART_OPS, "operations" }, { PART_WAKE, "waking and sending" },
 	{ PART_IDLE, "idle" }, { PART_PEERS, "beside others" }, { PART_HASH, "keys" },
 	{ PART_BIG, "a large pool" }, { PART_TIER, "tiers" }, { PART_GPU, "a GPU" },
+	{ PART_CODEC, "codecs" },
 };
 
 enum { COL_FLOOR, COL_OURS, COL_RATIO, NR_COL };
@@ -343,11 +353,21 @@ static void spread(enum row_id r, int col, double ret[3])
 	ret[2] = v[n - 1];
 }
 
+static bool is_least(enum goal g)
+{
+	return g == GOAL_RATIO_MIN || g == GOAL_OURS_MIN;
+}
+
+static bool is_of_ours(enum goal g)
+{
+	return g == GOAL_OURS_MAX || g == GOAL_OURS_MIN;
+}
+
 static double judged(enum row_id r)
 {
 	double s[3];
 
-	spread(r, defs[r].goal == GOAL_OURS_MAX ? COL_OURS : COL_RATIO, s);
+	spread(r, is_of_ours(defs[r].goal) ? COL_OURS : COL_RATIO, s);
 	return s[0];
 }
 
@@ -356,7 +376,7 @@ static const char *verdict(enum row_id r)
 {
 	const struct row_def *d = &defs[r];
 	double v = judged(r), aim = d->aim > 0 ? d->aim : d->must;
-	bool least = d->goal == GOAL_RATIO_MIN;
+	bool least = is_least(d->goal);
 
 	if (one_cpu)
 		return "not judged on one processor";
@@ -383,7 +403,7 @@ static void format_value(char *buf, size_t n, const double s[3], const char *uni
 
 static void format_goal(char *buf, size_t n, const struct row_def *d)
 {
-	const char *op = d->goal == GOAL_RATIO_MIN ? ">=" : "<=";
+	const char *op = is_least(d->goal) ? ">=" : "<=";
 
 	if (d->goal == GOAL_NONE)
 		buf[0] = 0;
@@ -484,8 +504,8 @@ static void json_row(struct json *j, enum row_id r)
 		json_col(j, "ratio", r, COL_RATIO);
 	}
 	if (d->goal != GOAL_NONE) {
-		json_str(j, "goal", d->goal == GOAL_RATIO_MIN ? "at_least" : "at_most");
-		json_str(j, "goal_of", d->goal == GOAL_OURS_MAX ? "ours" : "ratio");
+		json_str(j, "goal", is_least(d->goal) ? "at_least" : "at_most");
+		json_str(j, "goal_of", is_of_ours(d->goal) ? "ours" : "ratio");
 		json_f64(j, "must", d->must);
 		json_f64(j, "aim", d->aim > 0 ? d->aim : d->must);
 		json_str(j, "verdict", verdict(r));
