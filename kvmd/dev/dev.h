@@ -125,7 +125,6 @@ struct dev {
 	char text[256];			/* last trouble, "" if none */
 	/* Core thread: text has changed. NULL: nobody wants to know. */
 	void (*troubled)(struct dev *d);
-	void *troubled_ctx;
 	uint64_t grace_ns;		/* in force */
 	bool hugetlb;			/* host: try 2 MiB pages; read by workers, reloadable */
 	struct workers *workers;	/* not owned */
