@@ -16,6 +16,14 @@ TCase *suite_group(Suite *s, const char *name, SFun setup, SFun teardown)
 	return tc;
 }
 
+TCase *suite_slow_group(Suite *s, const char *name, SFun setup, SFun teardown, double seconds)
+{
+	TCase *tc = suite_group(s, name, setup, teardown);
+
+	tcase_set_timeout(tc, seconds);
+	return tc;
+}
+
 TCase *suite_test(Suite *s, const char *behaviour, const TTest *test, SFun setup, SFun teardown)
 {
 	TCase *tc = suite_group(s, behaviour, setup, teardown);

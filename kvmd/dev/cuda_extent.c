@@ -160,15 +160,6 @@ static int scrub_fn(struct cuda *c, void *arg)
 	return zero(s->x->addr, s->x->bytes, s->sample);
 }
 
-static bool is_zero(const uint8_t *p, size_t bytes)
-{
-	uint8_t any = 0;
-
-	for (size_t i = 0; i < bytes; i++)
-		any |= p[i];
-	return !any;
-}
-
 int cuda_extent_scrub(struct dev *d, struct dev_extent *e)
 {
 	struct scrub s = { .x = cuda_extent_of(e) };
@@ -186,7 +177,7 @@ int cuda_extent_scrub(struct dev *d, struct dev_extent *e)
 	if (r) {
 		err = cuda_errno(r);
 		cuda_say(c, "a scrub failed: %s", cu_error(&cuda_drv, r));
-	} else if (!is_zero(s.sample, s.x->bytes < SAMPLE ? s.x->bytes : NR_SAMPLES * SAMPLE)) {
+	} else if (!mem_is_zero(s.sample, s.x->bytes < SAMPLE ? s.x->bytes : NR_SAMPLES * SAMPLE)) {
 		err = -EIO;
 		cuda_say(c, "memory was not zero after a scrub: it is not used again");
 	}

@@ -6,6 +6,8 @@
 
 #include <stdio.h>
 
+#include "kvmd/lib/mem.h"
+
 #define MAX_SEQS	65536u
 #define MAX_TOKENS	(16u << 20)
 #define MAX_ARGS	(256ull << 20)
@@ -42,16 +44,6 @@ static int bad(char *msg, size_t n, const char *what)
 	return -EINVAL;
 }
 
-static bool is_zero(const void *p, size_t bytes)
-{
-	const uint8_t *b = p;
-
-	for (size_t i = 0; i < bytes; i++)
-		if (b[i])
-			return false;
-	return true;
-}
-
 /* NUL-terminated, printable, nothing behind the NUL. */
 static bool name_ok(const char *s, size_t bytes)
 {
@@ -60,7 +52,7 @@ static bool name_ok(const char *s, size_t bytes)
 	for (size_t i = 0; i < len; i++)
 		if (s[i] <= ' ' || s[i] > '~' || s[i] == '"' || s[i] == '\\')
 			return false;
-	return len < bytes && is_zero(s + len, bytes - len);
+	return len < bytes && mem_is_zero(s + len, bytes - len);
 }
 
 static int check_hello(const struct kvmd_hello *h, char *msg, size_t n)
@@ -85,7 +77,7 @@ static int check_hello(const struct kvmd_hello *h, char *msg, size_t n)
 		return bad(msg, n, "nr_ranks must be 1 to 8");
 	if (h->nr_lanes < h->nr_ranks || h->nr_lanes > KVMD_MAX_LANES)
 		return bad(msg, n, "nr_lanes must be nr_ranks to 32");
-	if (h->flags || !is_zero(h->resv, sizeof(h->resv)))
+	if (h->flags || !mem_is_zero(h->resv, sizeof(h->resv)))
 		return bad(msg, n, "flags and resv must be zero");
 	if (!name_ok(h->tenant, sizeof(h->tenant)) || !name_ok(h->label, sizeof(h->label)))
 		return bad(msg, n, "tenant and label must be printable, without blanks, "
@@ -99,7 +91,7 @@ static int check_space(const struct kvmd_space *m, char *msg, size_t n)
 		return bad(msg, n, "name must be 1 to 63 printable characters, NUL-filled");
 	if (m->flags & ~(KVMD_SPACE_EXISTING | KVMD_SPACE_ANY_GEOMETRY))
 		return bad(msg, n, "flags has an unknown bit");
-	if (m->resv0 || !is_zero(m->resv, sizeof(m->resv)))
+	if (m->resv0 || !mem_is_zero(m->resv, sizeof(m->resv)))
 		return bad(msg, n, "resv must be zero");
 	for (uint32_t i = 0; i < KVMD_MAX_SHARDS; i++)
 		if (!name_ok(m->device[i], sizeof(m->device[i])))
@@ -114,7 +106,7 @@ static int check_join(const struct kvmd_join *m, char *msg, size_t n)
 			 KVMD_WIRE_VERSION, m->version);
 		return -EPROTO;
 	}
-	if (!m->rank || m->rank >= KVMD_MAX_RANKS || !is_zero(m->resv, sizeof(m->resv)))
+	if (!m->rank || m->rank >= KVMD_MAX_RANKS || !mem_is_zero(m->resv, sizeof(m->resv)))
 		return bad(msg, n, "rank must be 1 to 7, resv zero");
 	return 0;
 }
@@ -126,7 +118,7 @@ static int check_resume(const struct kvmd_resume *m, char *msg, size_t n)
 			 KVMD_WIRE_VERSION, m->version);
 		return -EPROTO;
 	}
-	if (m->rank >= KVMD_MAX_RANKS || m->resv0 || !is_zero(m->resv, sizeof(m->resv)))
+	if (m->rank >= KVMD_MAX_RANKS || m->resv0 || !mem_is_zero(m->resv, sizeof(m->resv)))
 		return bad(msg, n, "rank must be 0 to 7, resv zero");
 	return 0;
 }

@@ -78,12 +78,6 @@ void daemon_set_pressure(struct daemon *d)
 
 /* -------------------------------------------------------------- slow work */
 
-static void earliest(uint64_t *next, uint64_t t)
-{
-	if (t && (!*next || t < *next))
-		*next = t;
-}
-
 /* Deadlines, deaths, tickets, slabs: not every turn. */
 static void slow_turn(struct daemon *d, struct loop *l)
 {
@@ -92,12 +86,12 @@ static void slow_turn(struct daemon *d, struct loop *l)
 	l->nr_dying = d->nr_dying;
 	conn_close_doomed(d);
 	l->spin_ticks = d->conf.daemon.spin_ns * l->ticks_per_us / 1000;
-	earliest(&l->next_ns, announce_turn(d));
-	earliest(&l->next_ns, death_turn(d));
-	earliest(&l->next_ns, ticket_turn(d));
-	earliest(&l->next_ns, resume_turn(d));
+	l->next_ns = clock_earlier(l->next_ns, announce_turn(d));
+	l->next_ns = clock_earlier(l->next_ns, death_turn(d));
+	l->next_ns = clock_earlier(l->next_ns, ticket_turn(d));
+	l->next_ns = clock_earlier(l->next_ns, resume_turn(d));
 	daemon_set_pressure(d);
-	earliest(&l->next_ns, admin_turn(d));
+	l->next_ns = clock_earlier(l->next_ns, admin_turn(d));
 }
 
 /* Sockets, processes, signals, workers. True: something happened. */
@@ -180,9 +174,9 @@ static uint64_t sleep_time(struct daemon *d, struct loop *l)
 {
 	uint64_t next = l->next_ns, timeout = UINT64_MAX;
 
-	earliest(&next, d->rc.retry_ns);
+	next = clock_earlier(next, d->rc.retry_ns);
 	if (d->tiers)
-		earliest(&next, tiers_next_ns(d->tiers));
+		next = clock_earlier(next, tiers_next_ns(d->tiers));
 	if (next)
 		timeout = next > d->now_ns ? next - d->now_ns : 1;
 	if (wants_steps(d)) {

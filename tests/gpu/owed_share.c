@@ -56,18 +56,19 @@ static bool is_root(const struct owed *o)
 	return false;
 }
 
-/* NULL, or what failed. */
-static const char *share_across(uid_t from, uid_t to, char text[OWED_TEXT])
+/* What @from's process exports with @ex, @to's imports with @im: NULL, or what failed. */
+static const char *share_across(uid_t from, owed_fn *ex, uid_t to, owed_fn *im,
+				char text[OWED_TEXT])
 {
 	struct owed_actor a, b = { 0 };
 	const char *bad = NULL;
 	int fd = -1;
 
-	owed_start(&a, from, exporter, NULL);
+	owed_start(&a, from, ex, NULL);
 	if (owed_hear(&a, NULL, &fd, text)) {
 		bad = text;
 	} else {
-		owed_start(&b, to, importer, NULL);
+		owed_start(&b, to, im, NULL);
 		owed_say(&b, 0, fd, "import");
 		close(fd);
 		if (owed_hear(&b, NULL, NULL, text))
@@ -89,7 +90,7 @@ void owed_cross_uid(const struct owed *o)
 	if (!is_root(o))
 		return;
 	for (size_t i = 0; i < ARRAY_SIZE(way); i++) {
-		const char *now = share_across(way[i][0], way[i][1], text);
+		const char *now = share_across(way[i][0], exporter, way[i][1], importer, text);
 
 		owed_answer(o, "uid %u exports, uid %u imports: %s%s", way[i][0], way[i][1],
 			    now ? "no: " : "works, ", text);
@@ -134,23 +135,7 @@ static void legacy_importer(struct owed_actor *me, void *arg)
 
 static const char *legacy_across(uid_t to, char text[OWED_TEXT])
 {
-	struct owed_actor a, b = { 0 };
-	const char *bad = NULL;
-	int fd = -1;
-
-	owed_start(&a, 0, legacy_exporter, NULL);
-	if (owed_hear(&a, NULL, &fd, text)) {
-		bad = text;
-	} else {
-		owed_start(&b, to, legacy_importer, NULL);
-		owed_say(&b, 0, fd, "import");
-		close(fd);
-		if (owed_hear(&b, NULL, NULL, text))
-			bad = text;
-	}
-	owed_kill(&b);
-	owed_kill(&a);
-	return bad;
+	return share_across(0, legacy_exporter, to, legacy_importer, text);
 }
 
 void owed_cross_uid_legacy(const struct owed *o)

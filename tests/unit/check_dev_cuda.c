@@ -14,6 +14,7 @@
 #include "kvmd/lib/stats.h"
 #include "kvmd/wire.h"
 #include "tests/quiet.h"
+#include "tests/suite.h"
 #include "tests/unit/dev_rig.h"
 
 #define EXT	(4 * GRIG_MIB)
@@ -490,20 +491,13 @@ END_TEST
 
 static TCase *group(Suite *s, const char *name)
 {
-	TCase *tc = tcase_create(name);
-
-	tcase_add_checked_fixture(tc, grig_init, grig_exit);
-	tcase_set_timeout(tc, 60);
-	suite_add_tcase(s, tc);
-	return tc;
+	return suite_slow_group(s, name, grig_init, grig_exit, 60);
 }
 
 int main(void)
 {
 	Suite *s = suite_create("dev_cuda");
 	TCase *tc = group(s, "opening");
-	SRunner *sr;
-	int failed;
 
 	if (!grig_is_fake()) {
 		printf("SKIP: %s is not the fake driver\n", CU_LIBRARY);
@@ -529,9 +523,5 @@ int main(void)
 	tcase_add_test(tc, big_batches_go_in_pieces);
 	tcase_add_loop_test(tc, random_traffic_moves_every_byte, 0, ARRAY_SIZE(drivers));
 	tcase_add_test(tc, two_gpus_at_once);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

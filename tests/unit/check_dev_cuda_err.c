@@ -14,6 +14,7 @@
 #include "kvmd/lib/fault.h"
 #include "kvmd/lib/stats.h"
 #include "tests/quiet.h"
+#include "tests/suite.h"
 #include "tests/unit/dev_rig.h"
 
 #define EXT	(4 * GRIG_MIB)
@@ -460,20 +461,13 @@ END_TEST
 
 static TCase *group(Suite *s, const char *name)
 {
-	TCase *tc = tcase_create(name);
-
-	tcase_add_checked_fixture(tc, grig_init, grig_exit);
-	tcase_set_timeout(tc, 60);
-	suite_add_tcase(s, tc);
-	return tc;
+	return suite_slow_group(s, name, grig_init, grig_exit, 60);
 }
 
 int main(void)
 {
 	Suite *s = suite_create("dev_cuda_err");
 	TCase *tc = group(s, "memory");
-	SRunner *sr;
-	int failed;
 
 	if (!grig_is_fake()) {
 		printf("SKIP: %s is not the fake driver\n", CU_LIBRARY);
@@ -498,9 +492,5 @@ int main(void)
 	tcase_add_test(tc, a_reset_ends_a_copy_that_hangs);
 	tc = group(s, "injected");
 	tcase_add_test(tc, an_injected_copy_failure);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

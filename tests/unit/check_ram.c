@@ -433,10 +433,7 @@ END_TEST
 
 static TCase *group(Suite *s, const char *name)
 {
-	TCase *tc = suite_group(s, name, setup, teardown);
-
-	tcase_set_timeout(tc, 60);
-	return tc;
+	return suite_slow_group(s, name, setup, teardown, 60);
 }
 
 int main(void)

@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "kvmd/lib/mem.h"
 #include "kvmd/lib/sum.h"
 
 #define PIECE_BYTES	(1u << 20)	/* of a payload read at once */
@@ -60,13 +61,6 @@ static bool get(struct walk *w, void *buf, size_t bytes, uint64_t off, const cha
 	return true;
 }
 
-static bool is_zero(const void *p, size_t bytes)
-{
-	const uint8_t *at = p;
-
-	return !at[0] && !memcmp(at, at + 1, bytes - 1);
-}
-
 /* -------------------------------------------------------------- superblocks */
 
 /* The same but for what changes in a file's life. */
@@ -92,7 +86,7 @@ static bool walk_supers(struct walk *w)
 			continue;
 		why = disk_super_check(&s[i]);
 		fine[i] = why == DISK_FINE;
-		if (why == DISK_NO_MAGIC && i && fine[0] && is_zero(&s[i], sizeof(s[i])))
+		if (why == DISK_NO_MAGIC && i && fine[0] && mem_is_zero(&s[i], sizeof(s[i])))
 			continue;		/* the file was just being made */
 		if (why == DISK_BAD_VERSION)
 			fault(w, i * DISK_ALIGN, "%s: version %u, this program knows %u", names[i],
@@ -124,7 +118,7 @@ static void walk_space(struct walk *w, uint32_t idx, const struct disk_space *co
 	for (unsigned i = 0; i < 2; i++) {
 		enum disk_why why = disk_space_check(&copies[i], idx);
 
-		if (why == DISK_NO_MAGIC && is_zero(&copies[i], sizeof(copies[i])))
+		if (why == DISK_NO_MAGIC && mem_is_zero(&copies[i], sizeof(copies[i])))
 			continue;
 		if (why) {
 			fault(w, disk_space_at(idx, i), "space %u, copy %c: %s", idx, 'A' + (int)i,
@@ -262,7 +256,7 @@ static void walk_headers(struct walk *w, uint32_t seg, const struct disk_head *h
 		if (!why)
 			walk_block(w, seg, &h[i], off);
 		else if (why != DISK_OLD &&
-			 (why != DISK_NO_MAGIC || (w->is_file && !is_zero(&h[i], sizeof(h[i])))))
+			 (why != DISK_NO_MAGIC || (w->is_file && !mem_is_zero(&h[i], sizeof(h[i])))))
 			fault(w, off, "header %u of segment %u: %s", i, seg, disk_why_name(why));
 		else
 			w->f->nr_holes += sealed;
@@ -285,7 +279,7 @@ static void walk_segment(struct walk *w, uint32_t seg)
 	}
 	why = disk_head_check(&f->super, head, seg);
 	if (why == DISK_OLD || (why == DISK_NO_MAGIC &&
-				(!w->is_file || is_zero(head, sizeof(*head))))) {
+				(!w->is_file || mem_is_zero(head, sizeof(*head))))) {
 		f->nr_segs[DISK_SEG_FREE]++;	/* never used */
 	} else if (why) {
 		f->nr_bad_segs++;
