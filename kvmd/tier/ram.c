@@ -212,6 +212,19 @@ static struct ram_chunk *chunk_for(struct ram *rt, uint64_t cls)
 	return c;
 }
 
+/*
+ * From here on bytes may change: a later claim could get somebody else's. A
+ * chunk of which nothing was claimed is empty, in the table too.
+ */
+static void claims_end(struct ram *rt)
+{
+	rt->claiming = false;
+	for (uint32_t i = 0; i < rt->end; i++)
+		if (rt->chunk[i].state == CHUNK_READY && !rt->chunk[i].cls)
+			st_rel(&rt->table->chunk[i].cls, (uint64_t)0);
+	ram_kick(rt);
+}
+
 static uint32_t ram_alloc(struct tier *t, struct gpool *gp, uint32_t block, uint64_t bytes)
 {
 	struct ram *rt = ram_of(t);
@@ -230,11 +243,8 @@ static uint32_t ram_alloc(struct tier *t, struct gpool *gp, uint32_t block, uint
 		rt->said_big = true;
 		return 0;
 	}
-	if (rt->claiming) {
-		/* From here on bytes may change: a later claim could get somebody else's. */
-		rt->claiming = false;
-		ram_kick(rt);
-	}
+	if (rt->claiming)
+		claims_end(rt);
 	c = chunk_for(rt, ram_class(bytes));
 	if (!c)
 		return 0;

@@ -255,6 +255,25 @@ START_TEST(a_restart_finds_what_was_there)
 }
 END_TEST
 
+/* Killed between giving up the last block of a chunk and the chunk's class. */
+START_TEST(a_chunk_nobody_claims_is_empty_in_the_table_too)
+{
+	uint32_t place[8], s;
+
+	rrig_tier(&r, 2 * CHUNK, CHUNK);
+	ck_assert_uint_eq(rrig_fill(&r, large, 1, place, 3), 3);
+	s = rrig_alloc(&r, small, 4);
+	ck_assert_int_eq(rrig_restart(&r, 2 * CHUNK), 0);
+	ck_assert(ram_claim(r.t, place[0], large, 1));
+	ck_assert_uint_eq(rrig_alloc(&r, large, 5), place[1]);
+	rrig_clean(&r);
+	/* The third life may give it to anybody. */
+	ck_assert_int_eq(rrig_restart(&r, 2 * CHUNK), 0);
+	ck_assert(!ram_claim(r.t, s, small, 4));
+	rrig_clean(&r);
+}
+END_TEST
+
 START_TEST(a_smaller_second_life_keeps_what_is_claimed)
 {
 	uint32_t place[16], owner, nr = 0;
@@ -377,6 +396,7 @@ int main(void)
 	tcase_add_loop_test(tc, an_end_in_the_middle_of_a_job, 0, 2);
 	tc = group(s, "restart");
 	tcase_add_test(tc, a_restart_finds_what_was_there);
+	tcase_add_test(tc, a_chunk_nobody_claims_is_empty_in_the_table_too);
 	tcase_add_test(tc, a_smaller_second_life_keeps_what_is_claimed);
 	tcase_add_test(tc, chunks_that_are_not_those_of_the_table_are_refused);
 	tcase_add_test(tc, more_than_the_old_chunks_allow);
