@@ -105,6 +105,7 @@ PKGS_LIBKVCLIENT := libcrypto
 PKGS_KVCTL := json-c smartcols
 PKGS_KVTRACE := zlib json-c
 PKGS_KVBENCH := json-c
+PKGS_KVINFER := json-c libcrypto zlib
 PKGS_TESTS := check
 # Used when they are there; each defines HAVE_<NAME>.
 PKGS_OPT_KVBENCH := libzmq
@@ -117,7 +118,7 @@ pkg_libs = $(if $(1),$(shell $(PKG_CONFIG) --libs $(1)))
 # ThreadSanitizer cannot see into libzmq and takes its hand-overs for races.
 OPT_KVBENCH := $(if $(filter tsan,$(D)),,$(call pkg_have,$(PKGS_OPT_KVBENCH)))
 PKG_CFLAGS := $(call pkg_cflags,$(sort $(PKGS_KVMD) $(PKGS_LIBKVCLIENT) $(PKGS_KVCTL) \
-	$(PKGS_KVTRACE) $(PKGS_KVBENCH) $(OPT_KVBENCH)))
+	$(PKGS_KVTRACE) $(PKGS_KVBENCH) $(PKGS_KVINFER) $(OPT_KVBENCH)))
 LIBS_KVMD := $(call pkg_libs,$(PKGS_KVMD)) -lpthread -lm
 LIBS_LIBKVCLIENT := $(call pkg_libs,$(PKGS_LIBKVCLIENT)) -lpthread
 # kvmd/lib's own, for the tools that use it; --as-needed drops the rest.
@@ -125,6 +126,7 @@ LIBS_UTIL := $(call pkg_libs,$(PKGS_KVMD)) -lpthread -lm
 LIBS_KVCTL := $(call pkg_libs,$(PKGS_KVCTL))
 LIBS_KVTRACE := $(call pkg_libs,$(PKGS_KVTRACE))
 LIBS_KVBENCH := $(call pkg_libs,$(PKGS_KVBENCH) $(OPT_KVBENCH)) -lm
+LIBS_KVINFER := $(call pkg_libs,$(PKGS_KVINFER)) -lpthread -lm
 ifneq ($(filter check% fuzz build-tests gpu-kit bench-gpu%,$(goals)),)
 CFLAGS_TESTS := $(call pkg_cflags,$(PKGS_TESTS))
 LIBS_TESTS := $(call pkg_libs,$(PKGS_TESTS))
@@ -134,12 +136,13 @@ HAVE_SDT := $(shell $(CC) -E -include sys/sdt.h -x c /dev/null >/dev/null 2>&1 &
 CC_IS_CLANG := $(findstring clang,$(shell $(CC) --version 2>/dev/null))
 endif
 
-# What nvcc builds is left out where there is none.
+# What nvcc builds is left out where there is none, and in instrumented builds.
 NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
+USE_NVCC := $(if $(filter 0,$(CUDA)),,$(if $(D),,$(NVCC)))
 ifeq ($(CUDA),0)
 CUDA_SAYS := off (CUDA=0)
 else ifneq ($(NVCC),)
-CUDA_SAYS := $(NVCC) (CUDA=$(CUDA)); $(words $(wildcard kernels/*.cu tests/gpu/*.cu)) files of kernels to build
+CUDA_SAYS := $(NVCC) (CUDA=$(CUDA)); $(words $(KN_CU) $(wildcard tests/gpu/*.cu)) files of kernels to build
 else ifeq ($(CUDA),1)
 $(error CUDA=1, but there is no nvcc: install the CUDA toolkit, set NVCC=, or use CUDA=0)
 else
@@ -153,6 +156,7 @@ WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wun
 ifeq ($(WERROR),1)
 WARNINGS += -Werror
 endif
+WARNINGS_CXX := $(filter-out -Wstrict-prototypes -Wmissing-prototypes,$(WARNINGS))
 
 ifeq ($(D),)
 D_FLAGS :=
@@ -195,10 +199,15 @@ LIBKVCLIENT_SRC := $(wildcard libkvclient/*.c)
 LIBKVCLIENT_MAP := $(wildcard libkvclient/libkvclient.map)
 LIBKVCLIENT_PC := $(wildcard libkvclient/libkvclient.pc.in)
 
-TOOLS := $(foreach t,kvctl kvtrace kvbench kvkeeper,$(if $(wildcard tools/$(t)/main.c),$(t)))
+# Kernels: one source, for the CPU by the C++ compiler, for GPUs by nvcc.
+KN_SRC := $(wildcard kernels/*.c)
+KN_CU := $(wildcard kernels/*.cu)
+
+# One that uses another's files comes before it: that is the order of the archives.
+TOOLS := $(foreach t,kvctl kvinfer kvtrace kvbench kvkeeper,$(if $(wildcard tools/$(t)/main.c),$(t)))
 TOOL_SRC := $(wildcard tools/*/*.c)
 
-TEST_KINDS := unit model fault crash fuzz cli integration gpu
+TEST_KINDS := unit kernels model fault crash fuzz cli integration gpu
 TEST_SRC := $(foreach k,$(TEST_KINDS),$(wildcard tests/$(k)/*.c))
 TEST_BIN_SRC := $(filter $(foreach k,$(TEST_KINDS),tests/$(k)/check_%),$(TEST_SRC))
 # Programs that scripts start: tests/<kind>/prog_*.c.
@@ -211,13 +220,16 @@ FAKECUDA_KERNEL_SRC := $(wildcard tests/fakecuda/kernels/*.c)
 TEST_SCRIPTS := $(foreach k,$(TEST_KINDS),$(wildcard tests/$(k)/*.sh))
 STATIC_CHECKS := $(wildcard scripts/check-*.sh)
 
-ALL_SRC := $(KVMD_SRC) $(MAIN_SRC) $(LIBKVCLIENT_SRC) $(TOOL_SRC) $(TEST_SRC) $(FAKECUDA_SRC) \
+ALL_SRC := $(KVMD_SRC) $(MAIN_SRC) $(LIBKVCLIENT_SRC) $(KN_SRC) $(TOOL_SRC) $(TEST_SRC) $(FAKECUDA_SRC) \
 	$(FAKECUDA_KERNEL_SRC) $(wildcard tests/*.c)
 
 # Products
 
 UTIL_A := $(O)/libkvmd-util.a
 CORE_A := $(O)/libkvmd-core.a
+KN_A := $(O)/libkvkernels.a
+KN_CPU := $(patsubst %.cu,$(O)/obj/%.cpu.o,$(KN_CU))
+KN_FATBINS := $(if $(USE_NVCC),$(patsubst %.cu,$(O)/%.fatbin,$(KN_CU)))
 KVC_SO := $(O)/libkvclient.so.$(SOVERSION)
 KVC_A := $(O)/libkvclient.a
 KVC_PC := $(O)/libkvclient.pc
@@ -229,12 +241,12 @@ PRODUCTS := $(if $(MAIN_SRC),$(O)/kvmd) $(CORE_A) \
 	$(if $(LIBKVCLIENT_PC),$(KVC_PC)) $(TOOL_BINS)
 KVC_LINK := $(if $(LIBKVCLIENT_SRC),$(KVC_A))
 FAKECUDA_SO := $(O)/fakecuda/libcuda.so.1
-FAKECUDA_KERNELS := $(O)/fakecuda/kernels.so
-# Kernels of the tests, for A100 and H100, and for what else compiles them at load time.
-GPU_KERNELS := $(if $(NVCC),$(if $(filter-out 0,$(CUDA)),$(patsubst %.cu,$(O)/%.fatbin,$(wildcard \
-	tests/gpu/*.cu))))
-GPU_ARCHS := -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 \
-	-gencode arch=compute_80,code=compute_80
+FAKECUDA_KERNELS := $(O)/fakecuda/kernels.so $(O)/fakecuda/kernels_host.so
+# Kernels of the tests.
+GPU_KERNELS := $(if $(USE_NVCC),$(patsubst %.cu,$(O)/%.fatbin,$(wildcard tests/gpu/*.cu)))
+# For A100, H100 and B200 as far as nvcc knows them, and for what else compiles at load time.
+GPU_ARCHS = $(foreach a,$(filter $(shell $(NVCC) --list-gpu-arch),compute_80 compute_90 compute_100),\
+	-gencode arch=$a,code=$(a:compute_%=sm_%)) -gencode arch=compute_80,code=compute_80
 
 # How: $(call cmd,WORD,command) prints the word and the target.
 
@@ -252,8 +264,8 @@ all: $(PRODUCTS)
 FORCE:
 
 # Rewritten only when the text changes: other flags or sources rebuild.
-$(O)/.flags: export STAMP_TEXT = $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(CFLAGS_LIBKVCLIENT)
-$(O)/.sources: export STAMP_TEXT = $(ALL_SRC)
+$(O)/.flags: export STAMP_TEXT = $(CC) $(CXX) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(CFLAGS_LIBKVCLIENT)
+$(O)/.sources: export STAMP_TEXT = $(ALL_SRC) $(KN_CU) $(USE_NVCC)
 $(O)/.flags $(O)/.sources: FORCE
 	@mkdir -p $(@D)
 	@printf '%s\n' "$$STAMP_TEXT" | cmp -s - $@ || printf '%s\n' "$$STAMP_TEXT" >$@
@@ -264,13 +276,20 @@ $(call objs,$(FAKECUDA_SRC) $(FAKECUDA_KERNEL_SRC)): ROOM_CFLAGS = -fPIC
 # The toolkit's headers are for this comparison only.
 CUDA_INCLUDE := $(if $(NVCC),$(firstword $(wildcard $(dir $(realpath $(NVCC)))../include \
 	/usr/local/cuda/include)))
-$(call objs,tests/gpu/check_cuda_abi.c): ROOM_CFLAGS = $(CFLAGS_TESTS) \
+$(call objs,tests/gpu/check_cuda_abi.c tests/gpu/check_cublas_abi.c): ROOM_CFLAGS = $(CFLAGS_TESTS) \
 	$(addprefix -isystem ,$(CUDA_INCLUDE))
 $(call objs,tools/kvtrace/replay_daemon.c): ROOM_CFLAGS = -DKVMD_KEEPER_NAME='"$(keeper_name)"'
 
 $(O)/obj/%.o: %.c $(O)/.flags
 	@mkdir -p $(@D)
 	$(call cmd,CC,$(CC) $(ALL_CFLAGS) $(ROOM_CFLAGS) -MMD -MP -c -o $@ $<)
+
+# No C++ library: C programs link these. Sums are as written on every machine.
+$(O)/obj/%.cpu.o: %.cu $(O)/.flags
+	@mkdir -p $(@D)
+	$(call cmd,CXX,$(CXX) -x c++ -std=gnu++20 $(INCLUDES) $(CFLAGS) -O3 $(WARNINGS_CXX) $(D_FLAGS) \
+		$(if $(D),$(if $(CC_IS_CLANG),-fno-sanitize=function$(,)vptr)) \
+		-fPIC -ffp-contract=off -fno-exceptions -fno-rtti -MMD -MP -c -o $@ $<)
 
 archive = rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
 link = $(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(1)
@@ -318,7 +337,26 @@ DISK_FORMAT := $(call objs,kvmd/tier/disk_format.c)
 $(eval $(call tool_rules,kvctl,$(DISK_FORMAT) $(UTIL_A),$$(LIBS_KVCTL) $$(LIBS_UTIL)))
 $(eval $(call tool_rules,kvtrace,$(UTIL_A),$$(LIBS_KVTRACE) $$(LIBS_UTIL)))
 $(eval $(call tool_rules,kvkeeper,$(UTIL_A),$$(LIBS_UTIL)))
-$(eval $(call tool_rules,kvbench,$(CORE_A),$$(LIBS_KVBENCH) $$(LIBS_KVMD)))
+$(eval $(call tool_rules,kvbench,$(KN_A) $(CORE_A),$$(LIBS_KVBENCH) $$(LIBS_KVMD)))
+# kvinfer reads traces as kvtrace does.
+TRACE_FORM := $(call objs,$(addprefix tools/kvtrace/,trace.c trace_parse.c lines.c scan.c))
+$(eval $(call tool_rules,kvinfer,$(TRACE_FORM) $(KN_A) $(UTIL_A),$$(LIBS_KVINFER) $$(LIBS_UTIL)))
+
+$(KN_A): $(call objs,$(KN_SRC)) $(KN_CPU) $(O)/obj/kernels/images.o $(O)/.sources
+	$(call cmd,AR,$(archive))
+
+# kn_images: what nvcc made of kernels/*.cu, embedded; a list of nothing without nvcc.
+$(O)/obj/kernels/images.s: $(KN_FATBINS) $(O)/.sources
+	@mkdir -p $(@D)
+	@{ printf '\t.section .rodata\n'; \
+	for f in $(KN_FATBINS); do \
+		printf '\t.balign 16\nkn_image_%s:\n\t.incbin "%s"\n' $$(basename $$f .fatbin) $$f; done; \
+	printf '\t.section .data.rel.ro,"aw"\n\t.balign 8\n\t.globl kn_images\nkn_images:\n'; \
+	for f in $(KN_FATBINS); do printf '\t.quad kn_image_%s\n' $$(basename $$f .fatbin); done; \
+	printf '\t.quad 0\n\t.size kn_images, . - kn_images\n'; \
+	printf '\t.section .note.GNU-stack,"",%%progbits\n'; } >$@
+$(O)/obj/kernels/images.o: $(O)/obj/kernels/images.s
+	$(call cmd,AS,$(CC) -c -o $@ $<)
 
 # As a driver it stays loaded: its threads run until the process ends.
 $(FAKECUDA_SO): $(call objs,$(FAKECUDA_SRC)) tests/fakecuda/fakecuda.map $(O)/.sources
@@ -326,28 +364,31 @@ $(FAKECUDA_SO): $(call objs,$(FAKECUDA_SRC)) tests/fakecuda/fakecuda.map $(O)/.s
 	$(call cmd,LD,$(call link,-shared -Wl$(,)-soname$(,)$(@F) -Wl$(,)-z$(,)nodelete \
 		-Wl$(,)--version-script=tests/fakecuda/fakecuda.map -lpthread -ldl))
 # Kernels that run on it.
-$(FAKECUDA_KERNELS): $(call objs,$(FAKECUDA_KERNEL_SRC)) $(O)/.sources
+$(O)/fakecuda/kernels.so: $(call objs,$(FAKECUDA_KERNEL_SRC)) $(O)/.sources
 	@mkdir -p $(@D)
 	$(call cmd,LD,$(call link,-shared))
-
-$(GPU_KERNELS): $(O)/%.fatbin: %.cu
+$(O)/fakecuda/kernels_host.so: $(KN_CPU) $(O)/.sources
 	@mkdir -p $(@D)
-	$(call cmd,NVCC,$(NVCC) -fatbin $(GPU_ARCHS) -o $@ $<)
+	$(call cmd,LD,$(call link,-shared -lm))
+
+$(KN_FATBINS) $(GPU_KERNELS): $(O)/%.fatbin: %.cu
+	@mkdir -p $(@D)
+	$(call cmd,NVCC,$(NVCC) -fatbin -Xfatbin -compress-all -std=c++17 -I. $(GPU_ARCHS) -MMD -MP -MF $@.d -o $@ $<)
 
 define test_rules
 $(patsubst %.c,$(O)/%,$(filter tests/$(1)/%,$(TEST_BIN_SRC) $(TEST_PROG_SRC))): \
 $(O)/tests/$(1)/%: $(O)/obj/tests/$(1)/%.o \
 		$(call objs,$(filter tests/$(1)/%,$(TEST_HELP_SRC)) $(wildcard tests/*.c)) \
 		$(call objs,$(FAKECUDA_STATE)) \
-		$(TOOL_AS) $(KVC_LINK) $(CORE_A) $(O)/.sources
+		$(TOOL_AS) $(KVC_LINK) $(KN_A) $(CORE_A) $(O)/.sources
 	@mkdir -p $$(@D)
 	$$(call cmd,LD,$$(call link,$$(LIBS_TESTS) $$(LIBS_LIBKVCLIENT) $$(LIBS_KVMD) $$(LIBS_KVCTL) \
-		$$(LIBS_KVTRACE) $$(LIBS_KVBENCH)))
+		$$(LIBS_KVTRACE) $$(LIBS_KVBENCH) $$(LIBS_KVINFER)))
 endef
 $(foreach k,$(TEST_KINDS),$(eval $(call test_rules,$(k))))
 
 .SECONDARY:
--include $(wildcard $(patsubst %.c,$(O)/obj/%.d,$(ALL_SRC)))
+-include $(wildcard $(patsubst %.c,$(O)/obj/%.d,$(ALL_SRC)) $(KN_CPU:.o=.d) $(KN_FATBINS:=.d))
 
 # Tests
 
@@ -407,7 +448,8 @@ conformance = $(filter $(O)/tests/gpu/check_cuda_abi $(O)/tests/gpu/check_cuda_c
 check-gpu: build-tests
 	@$(gpu_env) scripts/gpu-check.sh
 gpu_env = KVMD_BUILD_DIR='$(abspath $(O))' \
-	KVMD_GPU_SUITES='$(addprefix $(O)/tests/integration/,check_cuda check_cuda_more) $(cuda_suites)'
+	KVMD_GPU_SUITES='$(wildcard tests/integration/check_kvinfer.sh) \
+	$(addprefix $(O)/tests/integration/,check_cuda check_cuda_more) $(cuda_suites)'
 
 ## fuzz             the fuzz targets for long: FUZZ_RUNS inputs each
 .PHONY: fuzz
@@ -480,7 +522,7 @@ bench-tier-json:
 	@$(MAKE) --no-print-directory all >&2
 	@$(O)/kvbench --json --dir '$(BENCH_DIR)' tier
 
-## bench-gpu        a GPU's copies, slabs and sharing beside bare driver calls
+## bench-gpu        a GPU's copies, slabs, sharing and kernels, and kvinfer on it
 .PHONY: bench-gpu
 bench-gpu: all $(O)/tests/gpu/prog_owed
 	@KVMD_BUILD_DIR='$(abspath $(O))' scripts/gpu-bench.sh
@@ -555,7 +597,7 @@ install: all
 uninstall:
 	rm -f $d$(sbindir)/$(daemon_name) $d$(sbindir)/$(keeper_name)
 	rm -f $d$(bindir)/$(kvctl_name) $d$(bindir)/kvtrace \
-		$d$(bindir)/kvbench $d$(libdir)/libkvclient.so $d$(libdir)/libkvclient.so.$(SOVERSION) \
+		$d$(bindir)/kvbench $d$(bindir)/kvinfer $d$(libdir)/libkvclient.so $d$(libdir)/libkvclient.so.$(SOVERSION) \
 		$d$(libdir)/libkvclient.a $d$(libdir)/pkgconfig/libkvclient.pc \
 		$d$(completiondir)/$(kvctl_name) $d$(sysusersdir)/$(daemon_name).conf
 	rm -f $(foreach h,$(PUBLIC_HEADERS),$d$(includedir)/$(notdir $h)) \

@@ -6,7 +6,8 @@
 # Two looks: the #include lines of the sources, and the symbols of the objects
 # (an extern declaration would pass the first). kvmd/tier/disk_format.[ch] is a
 # room of its own, "format": pure functions over lib, for the tiers and for kvctl
-# fsck, which reads files without a daemon. Rooms, lowest first:
+# fsck, which reads files without a daemon. So is codec_form.h, "form": what the codecs
+# here and those that are kernels must do alike. Rooms, lowest first:
 set -u
 cd "$(dirname "$0")/.." || exit 1
 shopt -s nullglob
@@ -29,6 +30,7 @@ room_includes() {
 	[ $# = 0 ] && return
 	grep -HnE '^[[:space:]]*#[[:space:]]*include[[:space:]]+["<](\.\./)*(kvmd/)?[a-z]+/' "$@" |
 		sed -nE -e 's|^([^:]+:[0-9]+):.*["<]kvmd/tier/disk_format\.h[">].*|\1 format|p; t' \
+		-e 's|^([^:]+:[0-9]+):.*["<]kvmd/tier/codec_form\.h[">].*|\1 form|p; t' \
 		-e 's|^([^:]+:[0-9]+):[^"<]*["<](\.\./)*(kvmd/)?([a-z]+)/.*|\1 \4|p'
 }
 
@@ -41,7 +43,7 @@ bad_includes() {
 	done
 	shift
 	room_includes "$@" | while read -r where room; do
-		for r in "${rooms[@]}" svc format; do
+		for r in "${rooms[@]}" svc format form; do
 			if [ "$room" = "$r" ] && [[ $allowed != *" $room "* ]]; then
 				echo "$where: includes kvmd/$room/"
 				break
@@ -53,12 +55,13 @@ bad_includes() {
 below=()
 for room in "${rooms[@]}"; do
 	below+=("$room")
-	[ "$room" = tier ] && below+=(format)
+	[ "$room" = tier ] && below+=(format form)
 	result "includes of kvmd/$room" "$(bad_includes "${below[@]}" -- "kvmd/$room"/*.[ch])"
 done
 result "includes of kvmd/tier/disk_format" "$(bad_includes lib format -- kvmd/tier/disk_format.[ch])"
 result "includes of include" "$(bad_includes -- include/*.h include/*/*.h)"
 result "includes of libkvclient" "$(bad_includes -- libkvclient/*.[ch])"
+result "includes of kernels" "$(bad_includes form -- kernels/*.[ch] kernels/*.cu)"
 for tool in kvctl kvtrace kvkeeper; do
 	may=(lib)
 	[ $tool = kvctl ] && may+=(format)

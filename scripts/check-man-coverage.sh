@@ -4,7 +4,7 @@
 # check-man-coverage.sh - is everything that can be used on its page of man/?
 #
 # Configuration keys with their defaults, counters, options and verbs of the
-# tools, JSON keys of kvbench and kvtrace replay, public functions with their
+# tools, JSON keys of kvbench, kvinfer and kvtrace replay, public functions with their
 # prototypes, members of public structs, all of wire.h, and error codes. What
 # there is comes from the sources and the built programs; each thing that is
 # missing is named with the page it belongs on. README.md names packages, files,
@@ -25,7 +25,7 @@ part() {
 }
 failed=0
 
-for b in kvmd kvctl kvkeeper kvtrace kvbench tests/cli/prog_list_conf; do
+for b in kvmd kvctl kvkeeper kvtrace kvbench kvinfer tests/cli/prog_list_conf; do
 	if [ ! -x "$O/$b" ]; then
 		echo "SKIP: $O/$b is not built"
 		exit 77
@@ -109,7 +109,7 @@ done < <(awk '/^\.Sh / { on = $2 == "NOUNS" } on && /^\.It Cm / { print $3, $4 }
 grep -hoE '^	\{ "[a-z_%]+",' tools/kvctl/*.c | cut -d'"' -f2 | sort -u | need kvctl.8 column
 part "kvctl"
 
-help_options() { grep -oE -- '(^|[ ,(])--[a-z][a-z-]+' | grep -oE -- '--.*' | sort -u; }
+help_options() { grep -oE -- '(^|[ ,(])--[a-z][a-z0-9-]+' | grep -oE -- '--.*' | sort -u; }
 for verb in gen info replay; do
 	while read -r opt; do
 		awk -v verb="$verb" -v opt="-${opt#--}" '
@@ -126,9 +126,17 @@ part "kvtrace"
 while read -r opt; do
 	has kvbench.1 "Fl -${opt#--}" || say man/kvbench.1 "option $opt"
 done < <("$O/kvbench" --help | help_options)
-sed -n '/row_def defs\[/,/^};/p' tools/kvbench/rows.c | grep -oE '"[a-z0-9]+_[a-z0-9_]+"' | tr -d '"' |
+sed -n '/row_def row_defs\[/,/^};/p' tools/kvbench/rows_table.c | grep -oE '"[a-z0-9]+_[a-z0-9_]+"' | tr -d '"' |
 	sort -u | need kvbench.1 'JSON key'
 part "kvbench"
+
+while read -r opt; do
+	awk -v opt="-${opt#--}" '/^\.It / { for (i = 2; i < NF; i++) found += $i == "Fl" && $(i + 1) == opt }
+	END { exit !found }' man/kvinfer.1 || say man/kvinfer.1 "option $opt has no '.It ... Fl'"
+done < <("$O/kvinfer" --help | help_options)
+grep -oE 'json_[a-z0-9]+\(&?j, "[a-z0-9_]+"' tools/kvinfer/report.c | cut -d'"' -f2 | sort -u |
+	need kvinfer.1 'JSON key'
+part "kvinfer"
 
 while read -r opt; do
 	line kvmd.8 "\.It Fl $opt( .*)?" || say man/kvmd.8 "option -$opt"

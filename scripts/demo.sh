@@ -1,14 +1,15 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# demo.sh - one daemon, three tiers, four engine processes, a generated workload.
+# demo.sh - engines on one pool: some that compute, then many with a generated workload.
 #
-# Starts kvmd under kvkeeper in a temporary directory: a pool on the host device,
-# as much RAM, and a disk file of sixteen times that. Plays a workload of agents
-# through four processes that share its blocks, and kills the daemon with SIGKILL
-# in the middle. Then the same through four that each have a quarter of the pool for
-# themselves, and through a daemon without RAM and disk, and says what sharing and
-# tiers were worth.
+# First demo-infer.sh: real inference, and what sharing is to it. Then one daemon, three
+# tiers, four engine processes that only check bytes: starts kvmd under kvkeeper in a
+# temporary directory, with a pool on the host device, as much RAM, and a disk file of
+# sixteen times that. Plays a workload of agents through four processes that share its
+# blocks, and kills the daemon with SIGKILL in the middle. Then the same through four
+# that each have a quarter of the pool for themselves, and through a daemon without RAM
+# and disk, and says what sharing and tiers were worth.
 #
 # KVMD_BUILD_DIR: where the binaries are (build). TMPDIR: for the daemon's files,
 # 600 MiB; where that has no O_DIRECT the build directory. Exit status: 0, or 1 if a
@@ -19,6 +20,8 @@ O=${KVMD_BUILD_DIR:-build}
 for b in kvmd kvkeeper kvtrace kvctl; do
 	[ -x "$O/$b" ] || { echo "demo.sh: no $O/$b: run make first" >&2; exit 1; }
 done
+"$(dirname "$0")/demo-infer.sh"
+echo
 dir=$(mktemp -d "${TMPDIR:-/tmp}/kvdemo.XXXXXX")
 disk=$dir
 keeper=

@@ -27,6 +27,10 @@ is_there() {
 	hdr:*)	[ -e "/usr/include/${1#hdr:}" ] ||
 		for f in /usr/include/*/"${1#hdr:}"; do [ -e "$f" ]; done ;;
 	pc:*)	pkg-config --exists "${1#pc:}" 2>/dev/null ;;
+	lib:*)	for f in /usr/lib/*/"${1#lib:}" /usr/lib/"${1#lib:}" /usr/local/lib/"${1#lib:}"; do
+			[ ! -e "$f" ] || return 0
+		done
+		return 1 ;;
 	esac
 }
 

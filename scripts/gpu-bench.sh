@@ -35,5 +35,14 @@ results=${KVMD_GPU_RESULTS:-$results}
 	sed "s|$O/||g" "$logs/bench.log" | tr '\r' '\n' | cut -c1-200
 	echo '```'
 } | scripts/gpu-results.sh "$results" benchmark
+{
+	grep -qx 'fake: yes' <<<"$found" &&
+		printf '**The fake driver, no GPU: these figures mean nothing.**\n\n'
+	echo '| what | goal | measured | |'
+	echo '|---|---|---|---|'
+	tr '\r' '\n' <"$logs/bench.log" |
+		sed -nE 's/^  (.*), (GB\/s|[mnu]?s|x) +.* ([0-9.]+) \([0-9.e+-]+ - [0-9.e+-]+\) +([<>]=[^:]*): (.*)$/| \1 | \4 | \3 | \5 |/p'
+	sed -n -e '/ slab/d' -e 's/^SKIP: \([^:]*\): \(.*\)/\nNot measured: \1: \2/p' "$logs/bench.log" | cut -c1-200
+} | scripts/gpu-results.sh "$results" goals
 echo "results: $results"
 exit "$rc"

@@ -33,7 +33,7 @@ take() {	# FILE of O, as it lies there
 	chmod 755 "$new/build/$1"
 }
 
-for f in kvmd kvctl kvkeeper kvbench kvtrace tests/gpu/prog_owed; do
+for f in kvmd kvctl kvkeeper kvbench kvtrace kvinfer tests/gpu/prog_owed; do
 	take "$f"
 done
 for f in "$O"/tests/gpu/check_cuda_conformance* "$O/tests/integration/prog_keeper_child"; do
@@ -42,7 +42,7 @@ done
 if [ -e "$O/tests/gpu/kernels.fatbin" ]; then
 	cp "$O/tests/gpu/kernels.fatbin" "$new/build/tests/gpu/"
 else
-	echo '  NOTE    no nvcc: the kit has no kernels, their questions are asked by copies alone'
+	echo '  NOTE    no nvcc: the kit has no kernels: what needs some is asked by copies, or skipped'
 fi
 
 list=()
@@ -161,7 +161,7 @@ holder=$!
 {
 	step questions 170 scripts/gpu-check.sh questions
 	step conformance 70 scripts/gpu-check.sh conformance
-	step benchmark 110 scripts/gpu-bench.sh
+	step benchmark 140 scripts/gpu-bench.sh
 	export KVMD_TEST_TIMEOUT=${KVMD_TEST_TIMEOUT:-240}
 	export KVMD_GPU_JOBS=${KVMD_GPU_JOBS:-$(($(nproc) > 8 ? 8 : $(nproc)))}
 	step integration "$(left)" scripts/gpu-check.sh integration

@@ -10,6 +10,21 @@
 set -eu
 file=$1 section=$2
 
+# What is to be reached, kvbench(1), before anything is measured.
+goals() {
+	echo '| what | goal | measured |'
+	echo '|---|---|---|'
+	while read -r line; do echo "| $line | nothing measured yet |"; done <<'END'
+GPU to host, blocks of 2 MiB, beside one large copy | >= 0.92
+host to GPU, blocks of 2 MiB, beside one large copy | >= 0.92
+GPU to host, blocks of 64 KiB, batched, beside one large copy | >= 0.75
+host to GPU, blocks of 64 KiB, batched, beside one large copy | >= 0.75
+attention on the pool's memory beside cuMemAlloc memory | >= 0.99
+attention of decode, 64 sequences of 8192 tokens, beside a device copy | >= 0.8
+kvinfer's first token, 10240 tokens of prefix, warm beside cold | <= 0.05
+END
+}
+
 if [ ! -e "$file" ]; then
 	mkdir -p "$(dirname "$file")"
 	{
@@ -17,12 +32,12 @@ if [ ! -e "$file" ]; then
 		echo
 		echo 'Written by `make check-gpu` and `make bench-gpu` where there is an NVIDIA GPU, or by'
 		echo 'the kit of `make gpu-kit`. Each run replaces its own sections and leaves the others.'
-		for s in Machine Questions Conformance Integration Benchmark; do
+		for s in Machine Questions Conformance Integration Goals Benchmark; do
 			echo
 			echo "## $s"
 			echo
 			echo "<!-- ${s,,} -->"
-			echo 'Nothing measured yet: no machine with a GPU has run it.'
+			[ $s = Goals ] && goals || echo 'Nothing measured yet: no machine with a GPU has run it.'
 			echo "<!-- /${s,,} -->"
 		done
 	} >"$file"

@@ -132,7 +132,17 @@
 	X(DEV_COPIES_MERGED, "dev_copies_merged", "copies", c, \
 	  "copies that went as one with the copy before them") \
 	X(DEV_COPY_TIMEOUTS, "dev_copy_timeouts", "groups", c, "groups of copies that took too long") \
-	X(DEV_RESETS, "dev_resets", "times", c, "contexts of GPUs made anew after an error")
+	X(DEV_RESETS, "dev_resets", "times", c, "contexts of GPUs made anew after an error") \
+	X(BLOCKS_ENCODED, "blocks_encoded", "blocks", c, "blocks coded on their way to RAM") \
+	X(BYTES_ENCODED_IN, "bytes_encoded_in", "bytes", c, "bytes of those blocks") \
+	X(BYTES_ENCODED_OUT, "bytes_encoded_out", "bytes", c, "bytes they take when coded") \
+	X(BLOCKS_DECODED, "blocks_decoded", "blocks", c, "blocks decoded on their way to HBM") \
+	X(CODEC_OVERFLOWS, "codec_overflows", "blocks", c, \
+	  "blocks kept plain since their codec does not take their values") \
+	X(CODEC_FAILED, "codec_failed", "blocks", c, \
+	  "coded blocks that decoding does not give back as they were, stored bytes being right") \
+	X(CODEC_ENCODE_NS, "codec_encode_ns", "ns", c, "time of workers that coded blocks") \
+	X(CODEC_DECODE_NS, "codec_decode_ns", "ns", c, "time of workers that decoded blocks")
 
 enum kvmd_stat {
 #define KVMD_STAT_ID(id, name, unit, kind, help) KVMD_STAT_##id,

@@ -444,6 +444,50 @@ enum kvmd_rule {
 
 #define KVMD_GROUP_REPLICA	(1u << 0)	/* shards hold the same bytes (MLA) */
 
+/*
+ * How blocks are kept below HBM (kvmd-codec(7)): the daemon's business alone, a block
+ * in HBM has plain bytes. The lossy ones give other bytes back, within a bound.
+ */
+enum kvmd_codec_id {
+	KVMD_CODEC_NONE,
+	KVMD_CODEC_WINDOW,	/* lossless: exponents in four bits */
+	KVMD_CODEC_FP8_E4M3,
+	KVMD_CODEC_FP8_E5M2,
+	KVMD_CODEC_INT8,	/* a scale per scale_values values */
+	KVMD_CODEC_INT4,	/* the same */
+	KVMD_CODEC_KIVI2,	/* two bits; K grouped per channel, V per token */
+	KVMD_NR_CODEC
+};
+
+enum kvmd_dtype {
+	KVMD_DTYPE_NONE,
+	KVMD_DTYPE_BF16,	/* the one that codecs take */
+	KVMD_NR_DTYPE
+};
+
+#define KVMD_MAX_CODEC_PARTS	65536u	/* of one block in one shard */
+
+/*
+ * A plane is `parts' equal pieces, one after the other; a part is block_tokens rows of
+ * `channels' values. Parts are counted over all planes of a shard, in their order;
+ * every shard is alike. All zero: no codec.
+ *   [layer][K|V][token][heads * dim]	parts 2 * layers, channels heads * dim, kv_run 1
+ *   [layer][K|V][head][token][dim]	parts 2 * layers * heads, channels dim, kv_run heads
+ */
+struct kvmd_codec {
+	uint8_t id;			/*  0 enum kvmd_codec_id */
+	uint8_t dtype;			/*  1 enum kvmd_dtype */
+	uint8_t scale_values;		/*  2 int8, int4, kivi2: 32, 64 or 128, 0: 64; others: zero */
+	uint8_t resv0;			/*  3 zero */
+	uint16_t parts;			/*  4 of a plane */
+	uint16_t channels;		/*  6 plane_bytes = parts * block_tokens * channels * 2 */
+	uint16_t kv_run;		/*  8 so many parts are K, then as many V, ...; 0: all like K */
+	uint16_t resv1;			/* 10 zero */
+	uint16_t exact_first;		/* 12 so many leading parts are kept by `window' */
+	uint16_t exact_last;		/* 14 and trailing ones */
+	uint32_t resv2[3];		/* 16 zero */
+};
+
 struct kvmd_group {
 	uint64_t plane_bytes;		/*  0 of one block in one plane, per shard */
 	uint32_t planes;		/*  8 1 = block-major */
@@ -453,7 +497,7 @@ struct kvmd_group {
 	uint32_t sinks;			/* 24 tokens (window) */
 	uint32_t flags;			/* 28 KVMD_GROUP_* */
 	uint32_t max_slots;		/* 32 largest slot number + 1; 0: the daemon's choice */
-	uint32_t resv[7];		/* 36 zero (codec description) */
+	struct kvmd_codec codec;	/* 36 how blocks are kept below HBM */
 };
 
 struct kvmd_space {
@@ -583,6 +627,7 @@ KVMD_WIRE_ASSERT(sizeof(struct kvmd_cqe) == 32);
 KVMD_WIRE_ASSERT(sizeof(struct kvmd_msg) == 24);
 KVMD_WIRE_ASSERT(sizeof(struct kvmd_hello) == 240);
 KVMD_WIRE_ASSERT(sizeof(struct kvmd_hello_reply) == 408);
+KVMD_WIRE_ASSERT(sizeof(struct kvmd_codec) == 28);
 KVMD_WIRE_ASSERT(sizeof(struct kvmd_group) == 64);
 KVMD_WIRE_ASSERT(sizeof(struct kvmd_space) == 984);
 KVMD_WIRE_ASSERT(sizeof(struct kvmd_space_reply) == 1048);

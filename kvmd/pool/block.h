@@ -31,6 +31,9 @@
  * there; FREE: the free list (next).
  *
  * OPEN with ram and without a slot: swapped out.
+ *
+ * uncoded: a copy of what is in HBM is made as it is, though the group has a codec: the
+ * codec does not take it, or it came back from a lossy copy, whose error must not grow.
  */
 #ifndef KVMD_POOL_BLOCK_H
 #define KVMD_POOL_BLOCK_H
@@ -65,7 +68,10 @@ struct block {
 	uint8_t key[KVMD_KEY_BYTES];	/*  0 valid from SEALING on */
 	uint32_t gen;			/* 32 grows at every FREE: (block, gen) is a handle */
 	uint16_t sid;			/* 36 space incarnation: (space, epoch) */
-	uint8_t group;			/* 38 of the space */
+	uint8_t group : 5;		/* 38 of the space */
+	uint8_t ram_coded : 1;		/* the copy in RAM is coded (tier/image.h) */
+	uint8_t disk_coded : 1;		/* the copy on disk is */
+	uint8_t uncoded : 1;		/* see below */
 	uint8_t state;			/* 39 enum blk_state */
 	uint32_t leases;		/* 40 sequences, pins, tickets that hold it */
 	uint32_t slot;			/* 44 in HBM; 0: not there */

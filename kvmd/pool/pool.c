@@ -157,7 +157,8 @@ static uint32_t record_pop(struct pool *p)
 static void block_init(struct block *b, const struct gpool *gp, uint32_t slot)
 {
 	b->sid = gp->sp->sid;
-	b->group = (uint8_t)gp->idx;
+	b->group = gp->idx & (KVMD_MAX_GROUPS - 1);
+	b->ram_coded = b->disk_coded = b->uncoded = 0;
 	b->leases = 0;
 	b->slot = slot;
 	b->parent = 0;

@@ -111,6 +111,8 @@ struct gpool {
 	uint32_t idx;			/* group number */
 	struct kvmd_group geo;
 	uint64_t slot_bytes;		/* over all planes and shards */
+	uint64_t coded_bytes;		/* of a block below HBM when coded; 0: it never is */
+	double codec_error;		/* largest |error| of a value that a codec made so far */
 	uint32_t max_slots;		/* slot numbers, slot 0 included */
 	uint32_t slab_slots;		/* of a full slab */
 	uint32_t max_slabs;

@@ -8,6 +8,7 @@
 
 #include "kvmd/lib/mem.h"
 #include "kvmd/lib/stats.h"
+#include "kvmd/codec.h"
 #include "kvmd/pool/policy.h"
 #include "kvmd/pool/restore.h"
 
@@ -24,6 +25,8 @@ static int bad(char *msg, size_t n, uint32_t g, const char *field, const char *w
 
 static int check_group(const struct kvmd_group *k, uint32_t g, char *msg, size_t n)
 {
+	const char *wrong;
+
 	if (!k->planes || k->planes > KVMD_MAX_PLANES)
 		return bad(msg, n, g, "planes", "1 to 512");
 	if (!k->plane_bytes || k->plane_bytes > MAX_PLANE_BYTES || k->plane_bytes % 64)
@@ -38,9 +41,11 @@ static int check_group(const struct kvmd_group *k, uint32_t g, char *msg, size_t
 		return bad(msg, n, g, "flags", "known bits");
 	if (k->max_slots == 1 || k->max_slots > MAX_SLOTS)
 		return bad(msg, n, g, "max_slots", "0 or 2 to 2^30");
-	for (size_t i = 0; i < ARRAY_SIZE(k->resv); i++)
-		if (k->resv[i])
-			return bad(msg, n, g, "resv", "zero");
+	wrong = kvmd_codec_wrong(k);
+	if (wrong) {
+		snprintf(msg, n, "group %u: %s", g, wrong);
+		return -EINVAL;
+	}
 	return 0;
 }
 
@@ -101,6 +106,14 @@ int space_same_geometry(const struct space *sp, const struct kvmd_space *m, char
 		CMP(window);
 		CMP(sinks);
 		CMP(flags);
+		CMP(codec.id);
+		CMP(codec.dtype);
+		CMP(codec.scale_values);
+		CMP(codec.parts);
+		CMP(codec.channels);
+		CMP(codec.kv_run);
+		CMP(codec.exact_first);
+		CMP(codec.exact_last);
 		if (b->max_slots)
 			CMP(max_slots);
 #undef CMP
@@ -216,6 +229,7 @@ static int gpool_init(struct pool *p, struct space *sp, uint32_t g,
 	gp->sp = sp;
 	gp->idx = g;
 	gp->slot_bytes = gp->geo.planes * gp->geo.plane_bytes * sp->nr_shards;
+	gp->coded_bytes = kvmd_codec_bytes(&gp->geo, sp->nr_shards);
 	slots = gp->geo.max_slots ? gp->geo.max_slots : budget_slots(sp, gp) + 1;
 	if (slots < 2) {
 		snprintf(msg, n, "group %u: one block of %llu bytes does not fit the device budget",

@@ -34,6 +34,8 @@ static void put_block(const struct daemon *d, struct json *j, const struct block
 	json_u64(j, "slot", b->slot);
 	json_u64(j, "ram_place", b->ram);
 	json_u64(j, "disk_place", b->disk);
+	json_bool(j, "ram_coded", b->ram && b->ram_coded);
+	json_bool(j, "disk_coded", b->disk && b->disk_coded);
 	json_bool(j, "moving", pool_is_moving(p, b));
 	json_u64(j, "leases", b->leases);
 	json_u64(j, "children", b->nr_kids);

@@ -12,6 +12,7 @@
 
 #include "kvmd/lib/clock.h"
 #include "kvmd/lib/stats.h"
+#include "kvmd/codec.h"
 #include "kvmd/pool/policy.h"
 #include "kvmd/svc/keep.h"
 
@@ -205,6 +206,27 @@ static int show_stat_fd(struct admin_conn *c)
 
 /* ------------------------------------------------------------------- spaces */
 
+/* What a block takes below HBM; one that the codec does not take is plain. */
+static void put_codec(struct json *j, const struct gpool *gp)
+{
+	uint64_t plain = tier_block_bytes(gp), below = gp->coded_bytes ? gp->coded_bytes : plain;
+
+	json_str(j, "codec", kvmd_codec_name(gp->geo.codec.id));
+	json_u64(j, "plain_bytes", plain);
+	json_u64(j, "below_bytes", below);
+	json_f64(j, "codec_ratio", (double)(plain * 100 / below) / 100);
+	json_f64(j, "codec_max_error", gp->codec_error);
+}
+
+/* Of a space whose groups have different ones. */
+static const char *codec_of(const struct space *sp)
+{
+	for (uint32_t g = 1; g < sp->nr_groups; g++)
+		if (sp->gp[g].geo.codec.id != sp->gp[0].geo.codec.id)
+			return "mixed";
+	return kvmd_codec_name(sp->gp[0].geo.codec.id);
+}
+
 static void put_group(struct json *j, const struct gpool *gp)
 {
 	struct usage u = { 0 };
@@ -219,6 +241,7 @@ static void put_group(struct json *j, const struct gpool *gp)
 	json_u64(j, "window_tokens", gp->geo.window);
 	json_u64(j, "sink_tokens", gp->geo.sinks);
 	json_u64(j, "slot_bytes", gp->slot_bytes);
+	put_codec(j, gp);
 	json_u64(j, "max_slots", gp->max_slots);
 	json_u64(j, "slab_slots", gp->slab_slots);
 	put_usage(j, &u);
@@ -246,6 +269,7 @@ static void put_space(const struct pool *p, struct json *j, const struct space *
 	json_u64(j, "shards", sp->nr_shards);
 	json_str(j, "device", sp->dev[0]->name);
 	json_u64(j, "block_tokens", sp->gp[0].geo.block_tokens);
+	json_str(j, "codec", codec_of(sp));
 	json_u64(j, "sealed_blocks", p->sid[sp->sid].nr_sealed);
 	json_u64(j, "stale_blocks", sp->nr_stale);
 	json_str(j, "pressure_level", psi_level_name(reclaim_pressure(sp)));

@@ -163,7 +163,7 @@ struct session {
 	uint32_t nr_op_free, nr_ops;
 	uint32_t nr_waiting;		/* ops in OP_WAIT_ALLOC */
 	uint32_t nr_copying;		/* ops in OP_WAIT_COPY, or jobs that outlived them */
-	uint32_t held;			/* slabs it has not mapped in time */
+	uint32_t held;			/* slabs not mapped in time, ranks not back yet */
 	int bell_fd;			/* eventfd the client rings */
 	struct uring_req bell_req;
 	uint64_t bell_val;

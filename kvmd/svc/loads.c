@@ -90,7 +90,7 @@ static struct below look_below(const struct session *s, uint32_t sq, uint32_t g)
 	const uint32_t *blocks = seq_blocks(&s->st, sq, g);
 	int32_t *row = seq_row(&s->st, sq, g);
 	struct below w = { .first = q->len[g] };
-	uint64_t bytes = tier_block_bytes(&s->sp->gp[g]);
+	const struct gpool *gp = &s->sp->gp[g];
 
 	for (uint32_t i = 0; i < q->len[g]; i++) {
 		const struct block *b = pool_block(s->d->pool, blocks[i]);
@@ -105,9 +105,9 @@ static struct below look_below(const struct session *s, uint32_t sq, uint32_t g)
 			w.first = i;
 		if (b->ram || b->state == BLK_LOADING) {
 			w.nr_ram++;
-			w.ram_bytes += bytes;
+			w.ram_bytes += tier_ram_bytes(gp, b);
 		} else {
-			w.disk_bytes += bytes;
+			w.disk_bytes += tier_disk_bytes(gp, b);
 		}
 	}
 	return w;

@@ -316,10 +316,11 @@ static bool begin_session(struct daemon *d, struct session *s, struct pool_resto
 static bool claim_ram(void *ctx, struct gpool *gp, uint32_t id, uint32_t place)
 {
 	struct daemon *d = ctx;
+	uint64_t bytes = tier_ram_bytes(gp, pool_block(d->pool, id));
 
-	if (!d->tiers || !ram_claim(d->tiers->ram, place, gp, id))
+	if (!d->tiers || !ram_claim(d->tiers->ram, place, bytes, id))
 		return false;
-	gp->sp->tenant->ram_bytes += tier_block_bytes(gp);
+	gp->sp->tenant->ram_bytes += bytes;
 	return true;
 }
 

@@ -6,6 +6,9 @@
  *                   zero, the sequences are as their rows say
  *        -> DEAD    its process is over, or it did not come in resume_timeout
  *
+ * The rings are served when all ranks have come back: one that has not is told of no
+ * new slab, and must not find its slots in the tables.
+ *
  * The barrier. What a session had released when the former daemon ended, and from
  * which step on, nobody knows any more. So no block of a space leaves HBM, and no
  * slot that was in use is used anew, before every session of the space that was
@@ -83,6 +86,15 @@ static int check(struct conn *c, const struct kvmd_resume *m, struct conn **ret_
 	return 0;
 }
 
+static uint32_t nr_ranks_away(const struct daemon *d, const struct session *s)
+{
+	uint32_t nr = 0;
+
+	for (uint32_t i = 0; i < POOL_MAX_CONNS; i++)
+		nr += d->conn[i].s == s && d->conn[i].waiting && d->conn[i].rank;
+	return nr;
+}
+
 static void go_live(struct session *s)
 {
 	struct daemon *d = s->d;
@@ -90,7 +102,7 @@ static void go_live(struct session *s)
 	ring_rewind(&s->ring);
 	st_rlx(&s->ring.sh->epoch, (uint32_t)s->sp->epoch);
 	s->news_pressure = KVMD_PRESSURE_NONE;
-	s->held = 0;
+	s->held = nr_ranks_away(d, s);
 	s->flags_set = false;
 	s->state = SESSION_LIVE;
 	s->last_entry_ns = s->completed_ns = d->now_ns;
@@ -138,8 +150,13 @@ void resume_message(struct conn *c, const struct kvmd_resume *m, int err, char *
 	conn_take_over(o, c);
 	r.nr_slabs = nr_slabs(d->pool, s->sp);
 	r.epoch = s->sp->epoch;
-	if (conn_send(o, &r, sizeof(r), &s->bell_fd, m->rank ? 0 : 1) || announce_all(o))
+	if (conn_send(o, &r, sizeof(r), &s->bell_fd, m->rank ? 0 : 1) || announce_all(o)) {
 		conn_close(o);
+		return;
+	}
+	/* Instead of the rank itself, the slabs that it has to map. */
+	if (m->rank)
+		s->held--;
 }
 
 /* ------------------------------------------------------------------ the barrier */

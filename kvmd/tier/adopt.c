@@ -34,6 +34,7 @@ static enum disk_verdict found(void *ctx, const struct disk_space *e, const stru
 	struct tiers *t = ctx;
 	struct space *sp = space_find(t->pool, e->name);
 	struct block *b, *up = NULL;
+	bool coded = h->codec != KVMD_CODEC_NONE;
 	struct gpool *gp;
 	uint64_t hash;
 
@@ -43,7 +44,8 @@ static enum disk_verdict found(void *ctx, const struct disk_space *e, const stru
 	    h->epoch != sp->epoch || h->group >= sp->nr_groups)
 		return DISK_GONE;
 	gp = &sp->gp[h->group];
-	if (h->bytes != tier_block_bytes(gp))
+	if (coded ? h->codec != gp->geo.codec.id || h->bytes != gp->coded_bytes :
+	    h->bytes != tier_block_bytes(gp))
 		return DISK_GONE;
 	hash = index_hash(t->ix, sp->sid, h->group, h->key);
 	b = index_find(t->ix, sp->sid, h->group, h->key, hash);
@@ -57,12 +59,14 @@ static enum disk_verdict found(void *ctx, const struct disk_space *e, const stru
 	}
 	if (b) {
 		b->disk = place;
+		b->disk_coded = coded;
 		*ret_block = pool_id(t->pool, b);
 	} else {
 		*ret_block = index_adopt(t->ix, gp, h->key, hash, up ? pool_id(t->pool, up) : 0,
 					 h->pos, place);
 		if (!*ret_block)
 			return DISK_GONE;
+		pool_block(t->pool, *ret_block)->disk_coded = coded;
 	}
 	sp->tenant->disk_bytes += h->bytes;
 	stat_inc(BLOCKS_ADOPTED);
@@ -81,6 +85,8 @@ void tiers_space_opened(struct tiers *t, struct space *sp)
 {
 	uint64_t epoch;
 
+	for (uint32_t g = 0; g < sp->nr_groups; g++)
+		(void)ram_code_fit(t->ram, &sp->gp[g]);	/* without it they are kept plain */
 	if (!t->disk)
 		return;
 	epoch = disk_space_epoch(t->disk, sp->tenant->name, sp->name);
@@ -96,7 +102,7 @@ static void forget_place(struct tiers *t, struct block *b)
 {
 	struct gpool *gp = pool_gpool(t->pool, b);
 
-	gp->sp->tenant->disk_bytes -= tier_block_bytes(gp);
+	gp->sp->tenant->disk_bytes -= tier_disk_bytes(gp, b);
 	b->disk = 0;
 }
 

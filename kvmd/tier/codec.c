@@ -30,13 +30,7 @@ const char *codec_name(uint32_t id)
 
 size_t codec_values(const struct codec_ops *ops, const struct codec_shape *s)
 {
-	uint64_t n = (uint64_t)s->tokens * s->channels;
-
-	if (!n || n > CODEC_MAX_VALUES || s->axis >= ops->nr_axis)
-		return 0;
-	if (ops->grouped ? s->group < CODEC_MIN_GROUP || s->group > CODEC_MAX_GROUP : s->group)
-		return 0;
-	return n;
+	return codec_shape_values(s, ops->grouped, ops->nr_axis);
 }
 
 void codec_seal(const struct codec_ops *ops, const struct codec_shape *s, struct codec_head *h,

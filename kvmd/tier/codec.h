@@ -13,7 +13,7 @@
  *                      numbered from left to right, then down
  * window and fp8 have no groups: @group and @axis are 0.
  *
- * What is encoded is a header of 64 bytes (codec_int.h) that names codec and shape
+ * What is encoded is a header of 64 bytes (codec_form.h) that names codec and shape
  * and has a CRC of its own, then one of these; numbers are little endian, n is the
  * number of values, and bits beyond the last value are zero.
  *
@@ -60,35 +60,7 @@
 #define KVMD_TIER_CODEC_H
 
 #include "kvmd/lib/base.h"
-
-/* Stored: never renumbered, never reused. */
-enum codec_id {
-	CODEC_NONE,		/* as they are, without a header; no struct codec_ops */
-	CODEC_WINDOW,
-	CODEC_FP8_E4M3,
-	CODEC_FP8_E5M2,
-	CODEC_INT8,
-	CODEC_INT4,
-	CODEC_KIVI2,
-	NR_CODEC
-};
-
-enum codec_axis {
-	CODEC_PER_TOKEN,
-	CODEC_PER_CHANNEL,	/* kivi2 only */
-	NR_CODEC_AXIS
-};
-
-#define CODEC_HEAD_BYTES	64u
-#define CODEC_MAX_VALUES	(1u << 28)	/* 512 MiB */
-#define CODEC_MIN_GROUP		32u
-#define CODEC_MAX_GROUP		128u
-
-struct codec_shape {
-	uint32_t tokens, channels;	/* 1 or more each; at most CODEC_MAX_VALUES together */
-	uint32_t group;			/* CODEC_MIN_GROUP..CODEC_MAX_GROUP, or 0: no groups */
-	uint32_t axis;			/* enum codec_axis */
-};
+#include "kvmd/tier/codec_form.h"
 
 struct codec_ops {
 	enum codec_id id;
@@ -118,6 +90,8 @@ struct codec_ops {
 const struct codec_ops *codec_get(uint32_t id);
 /* "none", "window", ...; NULL: no such codec. */
 const char *codec_name(uint32_t id);
+/* The largest difference of @nr values @a, those that are finite, from values @b. */
+float codec_worst(const uint16_t *a, const uint16_t *b, size_t nr);
 /* How window is done on this processor: "avx512", "avx2", "plain". */
 const char *codec_window_by(void);
 

@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * codec_int.h - what the codecs share: the header, groups, bf16 and fp16.
- *
- * All of it is pure; any thread. Where arithmetic is done in float or double it
- * is either exact or its one rounding is named, so that no compiler and no
- * instruction set gives other bits.
+ * codec_int.h - what the codecs share here: the table, the header, bounds. All of it is
+ * pure; any thread. Their arithmetic is in codec_form.h.
  */
 #ifndef KVMD_TIER_CODEC_INT_H
 #define KVMD_TIER_CODEC_INT_H
@@ -13,26 +10,6 @@
 
 BUILD_BUG_ON(__BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__);
 
-#define CODEC_MAGIC	0x4344564bu	/* "KVDC" */
-
-enum codec_form {
-	CODEC_CODED,
-	CODEC_RAW,		/* window: the values as they are */
-	NR_CODEC_FORM
-};
-
-struct codec_head {
-	uint32_t magic;
-	uint8_t codec;		/* enum codec_id */
-	uint8_t form;		/* enum codec_form */
-	uint8_t base;		/* window, coded: least exponent with a code of its own */
-	uint8_t resv;		/* zero */
-	uint32_t tokens, channels, group, axis;
-	uint32_t bytes;		/* of all, this header too */
-	uint32_t escapes;	/* window, coded: how many */
-	uint32_t zero[7];
-	uint32_t crc;		/* CRC-32C of the 60 bytes before */
-};
 BUILD_BUG_ON(sizeof(struct codec_head) != CODEC_HEAD_BYTES);
 
 extern const struct codec_ops codec_window, codec_fp8_e4m3, codec_fp8_e5m2, codec_int8,
@@ -47,114 +24,6 @@ void codec_seal(const struct codec_ops *ops, const struct codec_shape *s, struct
 int codec_open(const struct codec_ops *ops, const struct codec_shape *s, const void *src,
 	       size_t bytes, struct codec_head *ret_h);
 
-/* ------------------------------------------------------------------ groups */
-
-struct codec_group {
-	size_t first;		/* number of its first value */
-	size_t step;		/* to the next one */
-	unsigned nr;		/* 1..CODEC_MAX_GROUP */
-};
-
-static inline size_t codec_nr_groups(const struct codec_shape *s)
-{
-	if (s->axis == CODEC_PER_CHANNEL)
-		return div_round_up(s->tokens, s->group) * s->channels;
-	return div_round_up(s->channels, s->group) * s->tokens;
-}
-
-static inline struct codec_group codec_group(const struct codec_shape *s, size_t i)
-{
-	struct codec_group g;
-	size_t across, at;
-
-	if (s->axis == CODEC_PER_CHANNEL) {
-		at = i / s->channels * s->group;
-		g.first = at * s->channels + i % s->channels;
-		g.step = s->channels;
-		g.nr = (unsigned)min((size_t)s->group, s->tokens - at);
-	} else {
-		across = div_round_up(s->channels, s->group);
-		at = i % across * s->group;
-		g.first = i / across * s->channels + at;
-		g.step = 1;
-		g.nr = (unsigned)min((size_t)s->group, s->channels - at);
-	}
-	return g;
-}
-
-/* ---------------------------------------------------------------- numbers */
-
-#define BF16_INF	0x7f80u		/* without the sign: at and above it are no numbers */
-#define BF16_ABS	0x7fffu
-
-static inline float bf16_to_float(uint16_t v)
-{
-	uint32_t u = (uint32_t)v << 16;
-	float f;
-
-	memcpy(&f, &u, sizeof(f));
-	return f;
-}
-
-/* To nearest even, of a finite number. */
-static inline uint16_t bf16_of_float(float f)
-{
-	uint32_t u;
-
-	memcpy(&u, &f, sizeof(u));
-	return (uint16_t)((u + 0x7fff + ((u >> 16) & 1)) >> 16);
-}
-
-/* To nearest even; |x| < 2^22. The sum has no bits below 1. */
-static inline float round_even(float x)
-{
-	const float magic = 12582912.0f;	/* 1.5 * 2^23 */
-
-	return (x + magic) - magic;
-}
-
-/*
- * fp16 of @x >= 0, upwards, so that no value is further than the last code from 0;
- * -ERANGE: above 65504. A double's exponent bias is 1023, fp16's 15; fp16 keeps 10
- * of the 52 bits, and below 2^-14 counts in units of 2^-24.
- */
-static inline int fp16_up(double x, uint16_t *ret)
-{
-	uint64_t u;
-	uint32_t n;
-
-	if (!(x <= 65504))
-		return -ERANGE;
-	if (x < 0x1p-14) {
-		n = (uint32_t)(x * 0x1p24);
-		*ret = (uint16_t)(n + (n < x * 0x1p24));
-		return 0;
-	}
-	memcpy(&u, &x, sizeof(u));
-	*ret = (uint16_t)(((u + (1ull << 42) - 1) >> 42) - ((1023u - 15u) << 10));
-	return 0;
-}
-
-#define FP16_INF	0x7c00u
-
-/* A scale: finite and not negative. */
-static inline bool fp16_is_scale(uint16_t h)
-{
-	return h < FP16_INF;
-}
-
-/* Exact; of a scale. */
-static inline float fp16_to_float(uint16_t h)
-{
-	uint32_t u = ((uint32_t)h << 13) + ((127u - 15u) << 23);
-	float f;
-
-	if (h < 0x400)
-		return (float)h * 0x1p-24f;
-	memcpy(&f, &u, sizeof(f));
-	return f;
-}
-
 static inline uint16_t get_u16(const uint8_t *p)
 {
 	uint16_t v;
@@ -166,6 +35,33 @@ static inline uint16_t get_u16(const uint8_t *p)
 static inline void put_u16(uint8_t *p, uint16_t v)
 {
 	memcpy(p, &v, sizeof(v));
+}
+
+/* int8 and int4 by the bits of a code: the largest. */
+static inline int whole_most(unsigned bits)
+{
+	return bits == 8 ? INT8_MOST : INT4_MOST;
+}
+
+/* kivi2: what the levels of a group with that range are. False: it is none. */
+static inline bool kivi_values(const uint8_t *range, uint16_t value[KIVI_LEVELS])
+{
+	uint16_t scale = get_u16(range), least = get_u16(range + 2);
+
+	if (!fp16_is_scale(scale) || (least & BF16_ABS) >= BF16_INF)
+		return false;
+	for (unsigned q = 0; q < KIVI_LEVELS; q++)
+		value[q] = kivi_value(least, q, fp16_to_float(scale));
+	return true;
+}
+
+/* @worst, or how far @b is from @a where that is more and @a finite. */
+static inline float worse(float worst, uint16_t a, uint16_t b)
+{
+	float d = bf16_to_float(a) - bf16_to_float(b);
+
+	d = d < 0 ? -d : d;
+	return d > worst && (a & BF16_ABS) < BF16_INF ? d : worst;
 }
 
 /* A loss of @e, and the rounding of the outcome to bf16 after it. */

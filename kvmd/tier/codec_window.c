@@ -10,9 +10,6 @@
 #include "kvmd/tier/codec_int.h"
 #include "kvmd/tier/codec_window_body.h"
 
-#define SAMPLE_STRETCH	256u	/* values next to each other that are looked at */
-#define SAMPLES		16u	/* at most so many of these */
-
 static const struct window_impl *const impls[] = {
 	&window_impl_avx512,
 	&window_impl_avx2,
@@ -46,24 +43,21 @@ const char *codec_window_by(void)
 }
 
 /*
- * The least base whose window has most of the values looked at: all of a small
- * block, of a large one a few stretches, each further into its part of the block than
- * the one before it, so that they are not of the same channels. Neighbours are counted
+ * The least base whose window has most of the values looked at. Neighbours are counted
  * apart, or each would wait for the one before it, for they are often the same.
  */
-static uint8_t choose_base(const uint16_t *v, size_t nr)
+static uint8_t choose_base(const uint16_t *v, uint32_t nr)
 {
-	size_t part = max((size_t)div_round_up(nr, SAMPLES), (size_t)SAMPLE_STRETCH), i, end;
 	unsigned seen[4][256] = { { 0 } }, in = 0, most, best = 0;
+	uint32_t i, end;
 
-	for (unsigned n = 0; n * part < nr; n++) {
-		i = n * part + n * SAMPLE_STRETCH % (part - SAMPLE_STRETCH + 1);
-		end = min(i + SAMPLE_STRETCH, nr);
+	for (unsigned n = 0; n < WINDOW_STRETCHES; n++) {
+		end = window_stretch(nr, n, &i);
 		for (; i + 4 <= end; i += 4)
 			for (unsigned k = 0; k < 4; k++)
-				seen[k][exponent_of(v[i + k])]++;
+				seen[k][window_exponent(v[i + k])]++;
 		for (; i < end; i++)
-			seen[0][exponent_of(v[i])]++;
+			seen[0][window_exponent(v[i])]++;
 	}
 	for (unsigned e = 0; e < 256; e++)
 		seen[0][e] += seen[1][e] + seen[2][e] + seen[3][e];
@@ -117,7 +111,7 @@ static int window_encode(const struct codec_shape *s, const uint16_t *src, void 
 	if (nr >= 2) {
 		/* One byte less than raw, at least. */
 		p = parts_at(dst, nr, nr / 2 - 1);
-		base = choose_base(src, nr);
+		base = choose_base(src, (uint32_t)nr);
 		n = impl()->encode(src, nr, base, &p);
 		if (n <= p.nr_escapes) {
 			h.form = CODEC_CODED;

@@ -46,28 +46,6 @@
 
 /* -------------------------------------------------------------- one by one */
 
-static inline uint8_t exponent_of(uint16_t v)
-{
-	return (uint8_t)(v >> 7);
-}
-
-static inline uint8_t rest_of(uint16_t v)
-{
-	return (uint8_t)((v >> 8 & 0x80) | (v & 0x7f));
-}
-
-static inline uint16_t value_of(uint8_t rest, uint8_t exponent)
-{
-	return (uint16_t)((rest & 0x80) << 8 | exponent << 7 | (rest & 0x7f));
-}
-
-static inline uint8_t code_of(uint16_t v, uint8_t base)
-{
-	uint8_t code = (uint8_t)(exponent_of(v) - base);
-
-	return code < WINDOW_ESCAPE ? code : WINDOW_ESCAPE;
-}
-
 /* Code @i of @nr together, half of them in the low halves. */
 static inline uint8_t get_code(const uint8_t *codes, unsigned i, unsigned nr)
 {
@@ -84,10 +62,10 @@ static inline bool encode_few(const uint16_t *src, unsigned nr, uint8_t base, ui
 	uint8_t a, b;
 
 	for (unsigned i = 0; i < nr; i++)
-		rest[i] = rest_of(src[i]);
+		rest[i] = window_rest(src[i]);
 	for (unsigned i = 0; i < half; i++) {
-		a = code_of(src[i], base);
-		b = half + i < nr ? code_of(src[half + i], base) : 0;
+		a = window_code(src[i], base);
+		b = half + i < nr ? window_code(src[half + i], base) : 0;
 		most = max(most, (unsigned)a);
 		most = max(most, (unsigned)b);
 		codes[i] = (uint8_t)(a | b << 4);
@@ -103,7 +81,7 @@ static inline bool decode_few(const uint8_t *rest, const uint8_t *codes, unsigne
 	for (unsigned i = 0; i < nr; i++) {
 		code = get_code(codes, i, nr);
 		most = max(most, code);
-		dst[i] = value_of(rest[i], (uint8_t)(base + code));
+		dst[i] = window_value(rest[i], (uint8_t)(base + code));
 	}
 	return most == WINDOW_ESCAPE;
 }
@@ -116,7 +94,7 @@ static inline size_t add_escapes(const uint16_t *src, const uint8_t *codes, unsi
 		if (get_code(codes, i, nr) != WINDOW_ESCAPE)
 			continue;
 		if (at < p->nr_escapes)
-			p->escapes[at] = exponent_of(src[i]);
+			p->escapes[at] = window_exponent(src[i]);
 		at++;
 	}
 	return at;
@@ -135,9 +113,9 @@ static inline bool put_escapes(const struct window_parts *p, const uint8_t *rest
 		if (*at >= p->nr_escapes)
 			return false;
 		e = p->escapes[(*at)++];
-		if ((uint8_t)(e - base) < WINDOW_WIDE)
+		if (!window_is_escape(e, base))
 			return false;
-		dst[i] = value_of(rest[i], e);
+		dst[i] = window_value(rest[i], e);
 	}
 	return true;
 }
@@ -312,7 +290,7 @@ WINDOW_TARGET static size_t encode(const uint16_t *src, size_t nr, uint8_t base,
 		if (unlikely(n + (size_t)__builtin_popcountll(m) > p->nr_escapes))
 			return p->nr_escapes + 1;
 		for (; m; m &= m - 1)
-			p->escapes[n++] = exponent_of(src[at + (unsigned)__builtin_ctzll(m)]);
+			p->escapes[n++] = window_exponent(src[at + (unsigned)__builtin_ctzll(m)]);
 	}
 	if (at < nr && encode_few(src + at, (unsigned)(nr - at), base, rest + at, codes + at / 2))
 		n = add_escapes(src + at, codes + at / 2, (unsigned)(nr - at), p, n);
@@ -337,9 +315,9 @@ WINDOW_TARGET static bool decode(const struct window_parts *p, size_t nr, uint8_
 		for (; m; m &= m - 1) {
 			i = (unsigned)__builtin_ctzll(m);
 			e = p->escapes[n++];
-			if (unlikely((uint8_t)(e - base) < WINDOW_WIDE))
+			if (unlikely(!window_is_escape(e, base)))
 				return false;
-			dst[at + i] = value_of(rest[at + i], e);
+			dst[at + i] = window_value(rest[at + i], e);
 		}
 	}
 	left = (unsigned)(nr - at);

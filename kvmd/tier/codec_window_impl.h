@@ -10,11 +10,7 @@
 #define KVMD_TIER_CODEC_WINDOW_IMPL_H
 
 #include "kvmd/lib/base.h"
-
-#define WINDOW_WIDE	15u		/* exponents with a code */
-#define WINDOW_ESCAPE	15u		/* the code of the others */
-#define WINDOW_AT_ONCE	64u		/* values whose codes lie together */
-#define WINDOW_MAX_BASE	(256u - WINDOW_WIDE)
+#include "kvmd/tier/codec_form.h"
 
 /* Where the parts of a coded block lie. */
 struct window_parts {

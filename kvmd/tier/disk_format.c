@@ -12,6 +12,7 @@
 #include "kvmd/lib/crc32c.h"
 #include "kvmd/lib/err.h"
 #include "kvmd/lib/mem.h"
+#include "kvmd/codec.h"
 
 /* Structs are read and written as they lie in memory. */
 BUILD_BUG_ON(__BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__);
@@ -115,8 +116,7 @@ static bool group_is_fine(const struct kvmd_group *g)
 	if (g->rule >= KVMD_NR_RULE ||
 	    (g->rule == KVMD_RULE_WINDOW ? !g->window : g->window || g->sinks))
 		return false;
-	return !(g->flags & ~KVMD_GROUP_REPLICA) && !g->max_slots &&
-	       mem_is_zero(g->resv, sizeof(g->resv));
+	return !(g->flags & ~KVMD_GROUP_REPLICA) && !g->max_slots && !kvmd_codec_wrong(g);
 }
 
 enum disk_why disk_space_check(const struct disk_space *s, uint32_t idx)
@@ -185,7 +185,7 @@ enum disk_why disk_header_check(const struct disk_super *s, const struct disk_he
 		return DISK_BAD_VERSION;
 	if (h->generation != gen || h->seg != seg)
 		return DISK_OLD;
-	if (h->codec || h->space >= DISK_MAX_SPACES || h->group >= KVMD_MAX_GROUPS ||
+	if (h->codec >= KVMD_NR_CODEC || h->space >= DISK_MAX_SPACES || h->group >= KVMD_MAX_GROUPS ||
 	    h->flags & ~DISK_HDR_DEAD || !h->space_inc)
 		return DISK_BAD_FIELD;
 	if (!h->bytes || at >= s->segment_bytes || h->bytes > s->segment_bytes - at)

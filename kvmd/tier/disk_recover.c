@@ -98,10 +98,14 @@ static enum disk_verdict ask(struct disk *d, const struct disk_header *h, uint32
 			     uint32_t *ret_owner)
 {
 	const struct dspace *sp = &d->sp[h->space];
+	const struct kvmd_group *g;
 
 	if (!sp->used || sp->e->inc != h->space_inc || h->epoch < sp->e->epoch ||
-	    h->group >= sp->e->nr_groups ||
-	    h->bytes != tier_group_bytes(&sp->e->group[h->group], sp->e->nr_shards))
+	    h->group >= sp->e->nr_groups)
+		return DISK_GONE;
+	/* How many bytes a coded one has is for who takes it to know. */
+	g = &sp->e->group[h->group];
+	if (h->codec ? h->codec != g->codec.id : h->bytes != tier_group_bytes(g, sp->e->nr_shards))
 		return DISK_GONE;
 	return d->ev.found ? d->ev.found(d->ev.ctx, sp->e, h, place, ret_owner) : DISK_PARK;
 }

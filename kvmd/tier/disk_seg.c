@@ -309,6 +309,7 @@ bool disk_header_fill(struct disk *d, struct dreq *q)
 		memcpy(h->parent, pool_block(d->p, b->parent)->key, sizeof(h->parent));
 	h->epoch = d->p->sid[b->sid].epoch;
 	h->bytes = q->pl->bytes;
+	h->codec = tier_codec_of(q->r->gp, h->bytes);
 	h->off = q->pl->off;
 	h->seg = dseg_idx(q->f, q->s);
 	h->sum = q->r->sum;

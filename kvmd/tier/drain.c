@@ -91,7 +91,7 @@ static bool free_copies(struct tiers *t)
 			tiers_stay(t, pool_gpool(p, b), b);	/* it may have counted on it */
 		if (b->state != BLK_SEALED)
 			continue;
-		tiers_disk_put(t, pool_gpool(p, b), b->disk, false);
+		tiers_disk_put(t, pool_gpool(p, b), b->disk, b->disk_coded, false);
 		b->disk = 0;
 		did = true;
 	}

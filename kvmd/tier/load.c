@@ -21,6 +21,12 @@ static bool keep_in_ram(const struct tiers *t)
 	return t->ram->used_bytes < t->ram->bytes / 10 * 9;
 }
 
+/* Without this copy the next one would be plain, and larger: it is worth its place. */
+static bool is_only_coded(const struct block *b)
+{
+	return b->ram_coded && b->uncoded && !b->disk;
+}
+
 static void load_ended(struct tiers *t, bool fine)
 {
 	if (fine)
@@ -35,7 +41,7 @@ static void load_over(struct tiers *t, struct gpool *gp, struct block *b, bool f
 {
 	if (fine) {
 		index_loaded(t->ix, gp, b);
-		if (b->ram && !keep_in_ram(t))
+		if (b->ram && !keep_in_ram(t) && !is_only_coded(b))
 			tiers_drop_ram(t, b);
 	} else {
 		/* What hangs from it is in HBM or on its way: it cannot stay below that. */
@@ -61,9 +67,9 @@ static void load_bad(struct tiers *t, struct move *m, struct block *b)
 	tiers_warn(t, m, b, "checksum does not match", b->ram);
 	if (!fetched || again)
 		ram_blame(t->ram, b->ram);
-	tiers_ram_put(t, gp, b->ram);
+	tiers_ram_put(t, gp, b->ram, b->ram_coded);
 	b->ram = 0;
-	place = b->disk && !again ? tiers_ram_get(t, gp, b) : 0;
+	place = b->disk && !again ? tiers_ram_get(t, gp, b, b->disk_coded) : 0;
 	if (place)
 		fetch_start(t, gp, b, place, true, fetched);
 	else
@@ -80,6 +86,8 @@ static void load_done(struct tier_req *r)
 	tiers_move_put(m);
 	if (!err) {
 		stat_add(BYTES_LOADED, r->bytes);
+		if (r->coded && tier_is_lossy(m->gp))
+			b->uncoded = 1;
 		load_over(t, m->gp, b, true);
 		return;
 	}
@@ -111,14 +119,16 @@ static void load_start(struct tiers *t, struct gpool *gp, struct block *b, const
 /* -------------------------------------------------------------------- fetch */
 
 /* RAM has it too now: a block of level disk rises. */
-static void fetched_to_ram(struct tiers *t, struct gpool *gp, struct block *b, uint32_t place)
+static void fetched_to_ram(struct tiers *t, const struct move *m, struct block *b)
 {
+	struct gpool *gp = m->gp;
 	enum blk_level from = block_level(b);
 	bool idle = b->flags & BLK_F_IDLE;
 
 	if (idle)
 		index_busy(t->ix, gp, b);
-	b->ram = place;
+	b->ram_coded = m->req.coded;
+	b->ram = m->ram;
 	index_relevel(t->ix, b, from);
 	if (idle)
 		index_idle(t->ix, gp, b);
@@ -128,12 +138,12 @@ static void fetch_bad(struct tiers *t, struct move *m, struct block *b)
 {
 	bool wrong = m->req.err == -EBADMSG || m->req.err == -ENODATA;
 
-	tiers_ram_put(t, m->gp, m->ram);
+	tiers_ram_put(t, m->gp, m->ram, m->req.coded);
 	if (wrong)
 		stat_inc(CHECKSUM_ERRORS);
 	tiers_warn(t, m, b, wrong ? "checksum does not match" : "not read", b->disk);
 	if (b->disk)
-		tiers_disk_put(t, m->gp, b->disk, true);
+		tiers_disk_put(t, m->gp, b->disk, b->disk_coded, true);
 	b->disk = 0;
 	if (m->loading)
 		load_over(t, m->gp, b, false);
@@ -164,13 +174,14 @@ static void fetch_over(struct move *m)
 	stat_add(BYTES_FETCHED, r->bytes);
 	ram_set_sum(t->ram, m->ram, r->sum);
 	if (m->loading) {
+		b->ram_coded = r->coded;
 		b->ram = m->ram;
 		load_start(t, m->gp, b, m);
 	} else if (b->slot || parent_allows(t, b, LEVEL_RAM)) {
-		fetched_to_ram(t, m->gp, b, m->ram);
+		fetched_to_ram(t, m, b);
 		t->nr_done++;
 	} else {
-		tiers_ram_put(t, m->gp, m->ram);	/* its parent does not come */
+		tiers_ram_put(t, m->gp, m->ram, r->coded);	/* its parent does not come */
 	}
 }
 
@@ -225,9 +236,15 @@ static void fetch_start(struct tiers *t, struct gpool *gp, struct block *b, uint
 
 /* -------------------------------------------------------------- what is queued */
 
+/* Of the copy that it would be loaded from. */
+static uint64_t load_bytes(const struct gpool *gp, const struct block *b)
+{
+	return b->ram ? tier_ram_bytes(gp, b) : tier_disk_bytes(gp, b);
+}
+
 void tiers_load(struct tiers *t, struct gpool *gp, struct block *b)
 {
-	uint64_t bytes = tier_block_bytes(gp);
+	uint64_t bytes = load_bytes(gp, b);
 
 	index_load(t->ix, gp, b);
 	blklist_add_tail(t->pool->blk, &t->load_q, b);
@@ -252,7 +269,7 @@ static void unqueue(struct tiers *t, struct block *b, uint64_t bytes)
 static bool start_load(struct tiers *t, struct block *b)
 {
 	struct gpool *gp = pool_gpool(t->pool, b);
-	uint64_t bytes = tier_block_bytes(gp);
+	uint64_t bytes = load_bytes(gp, b);
 	uint32_t place;
 
 	if (pool_is_moving(t->pool, b))
@@ -271,7 +288,7 @@ static bool start_load(struct tiers *t, struct block *b)
 	}
 	if (!tiers_may_start(t, MOVE_FETCH, gp, b))
 		return false;
-	place = tiers_ram_get(t, gp, b);
+	place = tiers_ram_get(t, gp, b, b->disk_coded);
 	if (!place) {
 		/* Nothing in RAM can go, nothing is under way that frees any, and no more comes. */
 		if (t->nr_free_move != NR_MOVES || ram_is_growing(t->ram))
@@ -319,7 +336,7 @@ static bool start_prefetch(struct tiers *t)
 	if (b->ram || !(parent_allows(t, b, LEVEL_RAM) ||
 			pool_is_moving(t->pool, pool_block(t->pool, b->parent))))
 		return true;
-	place = tiers_ram_get(t, gp, b);
+	place = tiers_ram_get(t, gp, b, b->disk_coded);
 	if (place)
 		fetch_start(t, gp, b, place, false, false);
 	return true;

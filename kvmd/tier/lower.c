@@ -256,7 +256,7 @@ static int store_chain(struct tiers *t, struct gpool *gp, struct block *b)
 static void leave_ram(struct tiers *t, struct gpool *gp, struct block *b)
 {
 	if (b->disk) {
-		tiers_ram_put(t, gp, b->ram);
+		tiers_ram_put(t, gp, b->ram, b->ram_coded);
 		if (b->state == BLK_SEALED)
 			index_out(t->ix, gp, b);
 		index_sink(t->ix, gp, b);
@@ -357,12 +357,12 @@ static bool drop_dup(struct tiers *t)
 }
 
 /* Another class of sizes has all the memory: empty one of its chunks. */
-static bool take_chunk(struct tiers *t, struct gpool *gp)
+static bool take_chunk(struct tiers *t, uint64_t bytes)
 {
 	bool freed = false;
 
 	for (uint32_t i = 0; i < ROOM_TRIES; i++) {
-		uint32_t id = ram_steal(t->ram, gp);
+		uint32_t id = ram_steal(t->ram, bytes);
 		struct block *b = pool_block(t->pool, id);
 
 		if (!id)
@@ -380,14 +380,14 @@ static bool take_chunk(struct tiers *t, struct gpool *gp)
 	return freed;
 }
 
-bool tiers_ram_room(struct tiers *t, struct gpool *gp)
+bool tiers_ram_room(struct tiers *t, uint64_t bytes)
 {
 	struct blklist *l = &t->ix->low[LEVEL_RAM];
 	uint32_t freed = 0;
 
 	for (uint32_t i = 0; i < ROOM_TRIES && l->nr && freed < ROOM_FREE; i++) {
 		struct block *b = pool_block(t->pool, l->head);
-		bool gone;
+		uint64_t has = tier_ram_bytes(pool_gpool(t->pool, b), b);
 
 		if (b->nr_kids_ram || pool_is_moving(t->pool, b)) {
 			/* Its children go first: they are behind it. */
@@ -395,13 +395,12 @@ bool tiers_ram_room(struct tiers *t, struct gpool *gp)
 			continue;
 		}
 		/* Memory of another size is no use: one may go, for a chunk to get empty. */
-		gone = tiers_send_off(t, b);
-		freed += gone && pool_gpool(t->pool, b) == gp;
+		freed += tiers_send_off(t, b) && has == bytes;
 	}
 	/* A store may ask for room itself, for a parent that is only in HBM. */
 	if (t->ix->ram_out.nr && !t->in_out)
 		ram_out_turn(t);
-	return freed || drop_dup(t) || take_chunk(t, gp);
+	return freed || drop_dup(t) || take_chunk(t, bytes);
 }
 
 /* ------------------------------------------------------------- ahead of need */
@@ -451,7 +450,7 @@ bool tiers_lower_turn(struct tiers *t)
 
 		t->ram_short = false;
 		if (t->ix->low[LEVEL_RAM].nr && t->ix->ram_out.nr < OUT_TURN)
-			did |= tiers_ram_room(t, pool_gpool(t->pool, b));
+			did |= tiers_ram_room(t, tier_ram_bytes(pool_gpool(t->pool, b), b));
 	}
 	did |= store_ahead(t);
 	did |= tiers_drain_ram(t);

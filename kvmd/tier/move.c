@@ -35,10 +35,10 @@ static struct meter *meter_of(struct tiers *t, unsigned kind)
 
 /* ------------------------------------------------------- places and charges */
 
-uint32_t tiers_ram_get(struct tiers *t, struct gpool *gp, struct block *b)
+uint32_t tiers_ram_get(struct tiers *t, struct gpool *gp, struct block *b, bool coded)
 {
 	struct tenant *tn = gp->sp->tenant;
-	uint64_t bytes = tier_block_bytes(gp);
+	uint64_t bytes = tier_copy_bytes(gp, coded);
 	uint32_t place;
 
 	if (tn->ram_max && tn->ram_bytes + bytes > tn->ram_max) {
@@ -46,7 +46,7 @@ uint32_t tiers_ram_get(struct tiers *t, struct gpool *gp, struct block *b)
 		return 0;
 	}
 	place = t->ram->ops->alloc(t->ram, gp, pool_id(t->pool, b), bytes);
-	if (!place && tiers_ram_room(t, gp))
+	if (!place && tiers_ram_room(t, bytes))
 		place = t->ram->ops->alloc(t->ram, gp, pool_id(t->pool, b), bytes);
 	if (place && !t->free_move) {
 		/* Making room began the last move there was. */
@@ -60,10 +60,10 @@ uint32_t tiers_ram_get(struct tiers *t, struct gpool *gp, struct block *b)
 	return place;
 }
 
-void tiers_ram_put(struct tiers *t, struct gpool *gp, uint32_t place)
+void tiers_ram_put(struct tiers *t, struct gpool *gp, uint32_t place, bool coded)
 {
 	t->ram->ops->free(t->ram, place);
-	gp->sp->tenant->ram_bytes -= tier_block_bytes(gp);
+	gp->sp->tenant->ram_bytes -= tier_copy_bytes(gp, coded);
 }
 
 void tiers_drop_ram(struct tiers *t, struct block *b)
@@ -71,18 +71,18 @@ void tiers_drop_ram(struct tiers *t, struct block *b)
 	enum blk_level from = block_level(b);
 	struct gpool *gp = pool_gpool(t->pool, b);
 
-	tiers_ram_put(t, gp, b->ram);
+	tiers_ram_put(t, gp, b->ram, b->ram_coded);
 	b->ram = 0;
 	index_place_gone(t->ix, b, from);
 }
 
-void tiers_disk_put(struct tiers *t, struct gpool *gp, uint32_t place, bool for_good)
+void tiers_disk_put(struct tiers *t, struct gpool *gp, uint32_t place, bool coded, bool for_good)
 {
 	if (for_good)
 		disk_forget(t->disk, place);
 	else
 		t->disk->ops->free(t->disk, place);
-	gp->sp->tenant->disk_bytes -= tier_block_bytes(gp);
+	gp->sp->tenant->disk_bytes -= tier_copy_bytes(gp, coded);
 }
 
 /* pool_lower.drop: the record goes, or its bytes must. */
@@ -92,9 +92,9 @@ static void lower_drop(struct pool *p, struct block *b, bool for_good)
 	struct gpool *gp = pool_gpool(p, b);
 
 	if (b->ram)
-		tiers_ram_put(t, gp, b->ram);
+		tiers_ram_put(t, gp, b->ram, b->ram_coded);
 	if (b->disk)
-		tiers_disk_put(t, gp, b->disk, for_good);
+		tiers_disk_put(t, gp, b->disk, b->disk_coded, for_good);
 	b->ram = b->disk = 0;
 }
 
@@ -102,10 +102,26 @@ const struct pool_lower tiers_lower = { .drop = lower_drop };
 
 /* ----------------------------------------------------------------- the moves */
 
+/* What moves is the copy that there is; the one that is made of HBM's bytes can be chosen. */
+static bool moves_coded(unsigned kind, const struct gpool *gp, const struct block *b)
+{
+	switch (kind) {
+	case MOVE_CLEAN:
+		return gp->coded_bytes && !b->uncoded;
+	case MOVE_SWAP_OUT:
+		return false;		/* exactly these bytes come back */
+	case MOVE_FETCH:
+		return b->disk_coded;
+	default:
+		return b->ram_coded;
+	}
+}
+
 struct move *tiers_move_get(struct tiers *t, unsigned kind, struct gpool *gp, struct block *b)
 {
+	bool coded = moves_coded(kind, gp, b);
+	uint64_t bytes = tier_copy_bytes(gp, coded);
 	struct move *m = t->free_move;
-	uint64_t bytes = tier_block_bytes(gp);
 
 	t->free_move = m->next;
 	t->nr_free_move--;
@@ -113,7 +129,8 @@ struct move *tiers_move_get(struct tiers *t, unsigned kind, struct gpool *gp, st
 		.t = t, .kind = (uint8_t)kind, .gp = gp, .block = pool_id(t->pool, b),
 	};
 	m->req = (struct tier_req) {
-		.block = m->block, .gp = gp, .slot = b->slot, .bytes = bytes, .buf = -1,
+		.block = m->block, .gp = gp, .slot = b->slot, .bytes = bytes, .coded = coded,
+		.buf = -1,
 	};
 	pool_set_moving(t->pool, b, true);
 	meter_start(meter_of(t, kind), bytes);
@@ -137,7 +154,8 @@ bool tiers_may_start(struct tiers *t, unsigned kind, struct gpool *gp, struct bl
 	const struct meter *m = meter_of(t, kind);
 
 	return t->free_move && !pool_is_moving(t->pool, b) &&
-	       (!m->inflight || m->inflight + tier_block_bytes(gp) <= t->o.copy_bytes);
+	       (!m->inflight || m->inflight + tier_copy_bytes(gp, moves_coded(kind, gp, b)) <=
+				t->o.copy_bytes);
 }
 
 void tiers_warn(struct tiers *t, const struct move *m, const struct block *b, const char *what,
@@ -166,12 +184,13 @@ void tiers_poisoned(struct tiers *t, struct move *m, struct block *b)
 static int move_to_ram(struct tiers *t, unsigned kind, struct gpool *gp, struct block *b,
 		       struct move **ret_m)
 {
-	uint32_t place = tiers_ram_get(t, gp, b);
+	bool coded = moves_coded(kind, gp, b);
+	uint32_t place = tiers_ram_get(t, gp, b, coded);
 
 	/* Making room may store others, and a parent of theirs, this block, is copied for it. */
 	if (pool_is_moving(t->pool, b)) {
 		if (place)
-			tiers_ram_put(t, gp, place);
+			tiers_ram_put(t, gp, place, coded);
 		return -EAGAIN;
 	}
 	if (!place)
@@ -179,6 +198,25 @@ static int move_to_ram(struct tiers *t, unsigned kind, struct gpool *gp, struct 
 	*ret_m = tiers_move_get(t, kind, gp, b);
 	(*ret_m)->req.place = place;
 	return 0;
+}
+
+static int clean_start(struct tiers *t, struct gpool *gp, struct block *b);
+
+/*
+ * The codec does not take @b: again, as it is, beside the budget. When there is no
+ * move for that now it stays in HBM, if it can, rather than be dropped in its turn.
+ */
+static void clean_plain(struct tiers *t, struct gpool *gp, struct block *b)
+{
+	stat_inc(CODEC_OVERFLOWS);
+	b->uncoded = 1;
+	if (t->stopping)
+		return;
+	if (clean_start(t, gp, b) != -EAGAIN)
+		return;
+	if (!pool_is_moving(t->pool, b) && b->state == BLK_EVICTING && b->slot &&
+	    tiers_may_stay(t, b))
+		tiers_stay(t, gp, b);
 }
 
 static void clean_done(struct tier_req *r)
@@ -192,33 +230,43 @@ static void clean_done(struct tier_req *r)
 		fault_crash(CRASH_RAM);
 	tiers_move_put(m);
 	if (err) {
+		tiers_ram_put(t, m->gp, r->place, r->coded);
+		if (r->coded && (err == -E2BIG || err == -EBADMSG || err == -ENOMEM)) {
+			clean_plain(t, m->gp, b);
+			t->freed = true;
+			return;
+		}
 		stat_inc(MOVES_FAILED);
-		tiers_ram_put(t, m->gp, r->place);
 		if (err == -EHWPOISON)
 			tiers_poisoned(t, m, b);
 	} else {
 		stat_inc(BLOCKS_CLEANED);
 		stat_add(BYTES_CLEANED, r->bytes);
+		b->ram_coded = r->coded;
 		b->ram = r->place;
 	}
 	t->freed = true;
 }
 
-int tiers_clean(struct tiers *t, struct gpool *gp, struct block *b)
+static int clean_start(struct tiers *t, struct gpool *gp, struct block *b)
 {
 	struct move *m;
-	int err;
+	int err = move_to_ram(t, MOVE_CLEAN, gp, b, &m);
 
-	if (!tiers_may_start(t, MOVE_CLEAN, gp, b))
-		return -EAGAIN;
-	if (!tiers_may_clean(t, b))
-		return -EPERM;
-	err = move_to_ram(t, MOVE_CLEAN, gp, b, &m);
 	if (err)
 		return err;
 	m->req.done = clean_done;
 	tier_write(t->ram, &m->req);
 	return 0;
+}
+
+int tiers_clean(struct tiers *t, struct gpool *gp, struct block *b)
+{
+	if (!tiers_may_start(t, MOVE_CLEAN, gp, b))
+		return -EAGAIN;
+	if (!tiers_may_clean(t, b))
+		return -EPERM;
+	return clean_start(t, gp, b);
 }
 
 /* -------------------------------------------------------------------- store */
@@ -234,12 +282,13 @@ static void store_done(struct tier_req *r)
 	ram_put(t->ram, b->ram);
 	if (err) {
 		stat_inc(MOVES_FAILED);
-		tiers_disk_put(t, m->gp, r->place, false);
+		tiers_disk_put(t, m->gp, r->place, r->coded, false);
 		if (err != -ECANCELED && err != -EAGAIN)
 			tiers_warn(t, m, b, "not written", r->place);
 	} else {
 		stat_inc(BLOCKS_STORED);
 		stat_add(BYTES_STORED, r->bytes);
+		b->disk_coded = r->coded;
 		b->disk = r->place;
 	}
 	t->freed = true;
@@ -248,7 +297,7 @@ static void store_done(struct tier_req *r)
 int tiers_store(struct tiers *t, struct gpool *gp, struct block *b)
 {
 	struct tenant *tn = gp->sp->tenant;
-	uint64_t bytes = tier_block_bytes(gp);
+	uint64_t bytes = tier_ram_bytes(gp, b);
 	struct move *m;
 	uint32_t place;
 
@@ -293,10 +342,12 @@ static void swap_done(struct tier_req *r)
 		stat_inc(MOVES_FAILED);
 	if (r->err == -EHWPOISON)
 		pool_poison(t->pool, b);
-	if (out && !r->err)
+	if (out && !r->err) {
+		b->ram_coded = r->coded;
 		b->ram = r->place;
-	else if (out || !r->err)
-		tiers_ram_put(t, m->gp, r->place);
+	} else if (out || !r->err) {
+		tiers_ram_put(t, m->gp, r->place, r->coded);
+	}
 	if (!out && !r->err)
 		b->ram = 0;
 	t->nr_done++;

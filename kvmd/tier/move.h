@@ -10,13 +10,14 @@
 #include "kvmd/tier/tiers.h"
 
 /*
- * A place in RAM for @b, charged to its tenant; 0: none, or making room took the
- * last move. Making room may begin a move of @b itself: ask pool_is_moving() after.
+ * A place in RAM for @b, coded or not, charged to its tenant; 0: none, or making room
+ * took the last move. Making room may begin a move of @b itself: ask pool_is_moving()
+ * after.
  */
-uint32_t tiers_ram_get(struct tiers *t, struct gpool *gp, struct block *b);
-void tiers_ram_put(struct tiers *t, struct gpool *gp, uint32_t place);
+uint32_t tiers_ram_get(struct tiers *t, struct gpool *gp, struct block *b, bool coded);
+void tiers_ram_put(struct tiers *t, struct gpool *gp, uint32_t place, bool coded);
 /* @for_good: a restart does not bring it back. */
-void tiers_disk_put(struct tiers *t, struct gpool *gp, uint32_t place, bool for_good);
+void tiers_disk_put(struct tiers *t, struct gpool *gp, uint32_t place, bool coded, bool for_good);
 
 /*
  * Is a move free, @b in none, and budget left in the direction of @kind (enum

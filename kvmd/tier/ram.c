@@ -272,11 +272,11 @@ static void ram_free(struct tier *t, uint32_t place)
 	release(rt, c, p);
 }
 
-bool ram_claim(struct tier *t, uint32_t place, struct gpool *gp, uint32_t block)
+bool ram_claim(struct tier *t, uint32_t place, uint64_t bytes, uint32_t block)
 {
 	struct ram *rt = ram_of(t);
 	uint32_t no = ram_place_chunk(place), idx = ram_place_idx(place);
-	uint64_t bytes = tier_block_bytes(gp), cls = ram_class(bytes);
+	uint64_t cls = ram_class(bytes);
 	struct ram_chunk *c;
 
 	if (!rt->claiming || !block || !place || no >= rt->end || !bytes ||

@@ -11,6 +11,9 @@
  * pages, else 4 KiB; touched, locked), then registered by the core thread as
  * fixed buffer number `chunk'; the tier grows with each, and serves meanwhile.
  *
+ * What a place has of a block of a group with a codec may be coded (image.h):
+ * tier_req.coded says which, the two are of different classes.
+ *
  * A write takes the checksum, a read verifies it (-EBADMSG). The planes of a block
  * that has several are used as they arrive: it is verified before the first one
  * counts in tier_req.planes. used_bytes counts whole places and what is left over
@@ -69,8 +72,16 @@ int ram_create(const struct ram_opts *o, struct uring *u, struct workers *slow,
 int ram_attach(const struct ram_opts *o, struct uring *u, struct workers *slow,
 	       const struct ram_keep *keep, int table_fd, const int *fd, unsigned nr,
 	       struct tier **ret_t);
-/* After ram_attach(): @place is @block's. False: it cannot be (class, range, taken). */
-bool ram_claim(struct tier *t, uint32_t place, struct gpool *gp, uint32_t block);
+/*
+ * After ram_attach(): @place is @block's, whose copy has @bytes. False: it cannot be
+ * (class, range, taken).
+ */
+bool ram_claim(struct tier *t, uint32_t place, uint64_t bytes, uint32_t block);
+/*
+ * Blocks of @gp will be coded on their way: have memory for that, pinned in the
+ * background. -ENOMEM: their requests will fail until it is asked for again.
+ */
+int ram_code_fit(struct tier *t, const struct gpool *gp);
 
 /* t: any tier of the stack. */
 void *ram_mem(struct tier *t, uint32_t place);		/* its bytes */
@@ -88,11 +99,11 @@ void ram_hold(struct tier *t, uint32_t place);
 void ram_put(struct tier *t, uint32_t place);
 
 /*
- * No place for blocks of @gp and none of their class can be evicted: a chunk of
+ * No place for blocks of @bytes and none of their class can be evicted: a chunk of
  * another class that should be emptied for them. Next record to evict from it
  * (0: none is left or all are held): call again after each.
  */
-uint32_t ram_steal(struct tier *t, const struct gpool *gp);
+uint32_t ram_steal(struct tier *t, uint64_t bytes);
 /*
  * Change the size, up at once in the background, down as chunks become empty; 0
  * is possible. What could not be made before is tried again. -EINVAL: too large.

@@ -16,6 +16,10 @@
  * because its planes are used one by one as they arrive (r->planes): they are
  * verified before the first of them counts.
  *
+ * A coded block goes by a stage, a piece of memory that has it plain: it is copied
+ * there and then coded to its place, or the place is summed, compared and decoded
+ * there before any of it is copied; the worker does all of that (ram_code.c).
+ *
  * Requests and ram_hold() are counted in the place, which is not reused while
  * one is left. Contexts are allocated once; a request without one waits, urgent
  * ones first, and for those some contexts are kept. Core thread, except sum_fn().
@@ -84,7 +88,9 @@ static void round_start(struct ram_ctx *x)
 	const struct slab *s = gpool_slab(gp, r->slot);
 	struct dev *d = gp->sp->dev[x->shard];
 	uint64_t left = round_bytes(x), pb = gp->geo.plane_bytes;
-	uint64_t at = x->base + (is_replica(gp) ? 0 : x->shard * shard_bytes(gp));
+	const struct dev_extent *mem = x->stage ? &x->stage->ext : &x->c->ext;
+	uint64_t at = (x->stage ? 0 : x->base) +
+		      (is_replica(gp) ? 0 : x->shard * shard_bytes(gp));
 
 	x->batch.nr = 0;
 	while (x->off < shard_bytes(gp) && left && x->batch.nr < RAM_COPIES) {
@@ -94,10 +100,10 @@ static void round_start(struct ram_ctx *x)
 		struct dev_copy *k = &x->copy[x->batch.nr++];
 
 		if (x->write)
-			*k = (struct dev_copy) { .src = e, .src_off = e_off, .dst = &x->c->ext,
+			*k = (struct dev_copy) { .src = e, .src_off = e_off, .dst = mem,
 						 .dst_off = at + x->off, .bytes = n };
 		else
-			*k = (struct dev_copy) { .src = &x->c->ext, .src_off = at + x->off,
+			*k = (struct dev_copy) { .src = mem, .src_off = at + x->off,
 						 .dst = e, .dst_off = e_off, .bytes = n };
 		x->off += n;
 		left -= n;
@@ -120,8 +126,11 @@ static void finish(struct ram_ctx *x, int err)
 	BUG_ON(!p);
 	if (!err && x->write)
 		ram_set_sum(&rt->t, r->place, r->sum);
+	if (x->stage)
+		ram_stage_put(rt, x->stage);
 	r->err = err;
 	x->r = NULL;
+	x->stage = NULL;
 	x->next = rt->free_ctx;
 	rt->free_ctx = x;
 	rt->nr_free_ctx++;
@@ -135,7 +144,10 @@ static void sum_fn(struct work *w)
 {
 	struct ram_ctx *x = container_of(w, struct ram_ctx, work);
 
-	x->r->sum = sum_of((char *)x->c->ext.map + x->base, x->r->bytes);
+	if (x->stage)
+		ram_code_run(x);
+	else
+		x->r->sum = sum_of((char *)x->c->ext.map + x->base, x->r->bytes);
 }
 
 /* Does what was read have the sum of what was written? */
@@ -147,14 +159,13 @@ static int compare(const struct ram_ctx *x)
 static void sum_done(struct work *w)
 {
 	struct ram_ctx *x = container_of(w, struct ram_ctx, work);
-	int err;
+	int err = 0;
 
-	if (x->write) {
-		finish(x, 0);
-		return;
-	}
-	err = compare(x);
-	if (err)
+	if (x->stage)
+		err = ram_code_over(x);
+	else if (!x->write)
+		err = compare(x);
+	if (err || x->write)
 		finish(x, err);
 	else
 		round_start(x);
@@ -235,7 +246,9 @@ static void start(struct ram *rt, struct tier_req *r, bool write)
 	x->off = 0;
 	x->shard = 0;
 	x->write = write;
-	x->passing = devices_sum(r->gp) && (write || r->gp->geo.planes == 1);
+	x->stage = r->coded ? ram_stage_get(rt) : NULL;
+	x->want = ram_sum(&rt->t, r->place);
+	x->passing = !x->stage && devices_sum(r->gp) && (write || r->gp->geo.planes == 1);
 	x->batch.copy = x->copy;
 	x->batch.done = round_done;
 	if (x->passing)
@@ -246,6 +259,16 @@ static void start(struct ram *rt, struct tier_req *r, bool write)
 		sum_submit(x);
 }
 
+/* What needs a stage waits for that too, and keeps nobody else from going on. */
+static struct tier_req *pop_waiting(struct ram *rt, bool urgent, bool write)
+{
+	struct tier_req *r = NULL;
+
+	if (ram_stage_ready(rt, urgent))
+		r = tier_queue_pop(&rt->coded[urgent][write]);
+	return r ? r : tier_queue_pop(&rt->waiting[urgent][write]);
+}
+
 /* The next request that may have a context. */
 static struct tier_req *next_waiting(struct ram *rt, bool *ret_write)
 {
@@ -253,12 +276,12 @@ static struct tier_req *next_waiting(struct ram *rt, bool *ret_write)
 
 	for (int i = 0; i < 2 && !r && rt->nr_free_ctx; i++) {
 		*ret_write = i;
-		r = tier_queue_pop(&rt->waiting[true][i]);
+		r = pop_waiting(rt, true, i);
 	}
 	for (int i = 0; i < 2 && !r && rt->nr_free_ctx > RAM_NR_URGENT; i++) {
 		*ret_write = rt->write_next;
 		rt->write_next = !rt->write_next;
-		r = tier_queue_pop(&rt->waiting[false][*ret_write]);
+		r = pop_waiting(rt, false, *ret_write);
 	}
 	return r;
 }
@@ -280,14 +303,15 @@ static void accept_req(struct tier *t, struct tier_req *r, bool write)
 
 	rt->t.nr_inflight++;
 	r->planes = 0;
-	r->bytes = tier_block_bytes(r->gp);
-	if (!p || r->bytes > c->cls) {
-		r->err = -ENODATA;
+	r->bytes = tier_copy_bytes(r->gp, r->coded);
+	if (!p || ram_class(r->bytes) != c->cls || (r->coded && !ram_code_fits(rt, r->gp))) {
+		r->err = p && r->coded && r->bytes == c->cls ? -ENOMEM : -ENODATA;
 		tier_queue_push(&rt->failed, r);
 		return;
 	}
 	ram_busy_get(p);
-	tier_queue_push(&rt->waiting[r->urgent][write], r);
+	tier_queue_push(r->coded ? &rt->coded[r->urgent][write] :
+			&rt->waiting[r->urgent][write], r);
 	start_waiting(rt);
 }
 

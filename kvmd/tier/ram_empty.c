@@ -54,10 +54,10 @@ static uint32_t steal_pick(const struct ram *rt, uint64_t cls)
 	return ret;
 }
 
-uint32_t ram_steal(struct tier *t, const struct gpool *gp)
+uint32_t ram_steal(struct tier *t, uint64_t bytes)
 {
 	struct ram *rt = ram_of(t);
-	uint64_t bytes = tier_block_bytes(gp), cls = ram_class(bytes);
+	uint64_t cls = ram_class(bytes);
 	struct ram_chunk *c;
 	uint32_t owner;
 

@@ -4,7 +4,8 @@
  *
  * ram.c gives out places, ram_empty.c says which to empty, ram_setup.c makes,
  * takes over and ends the tier, ram_chunk.c makes and gives up chunks in the
- * background, ram_copy.c runs requests, ram_check.c looks whether all that is
+ * background, ram_copy.c runs requests, ram_code.c what is special about coded
+ * blocks, ram_check.c looks whether all that is
  * counted adds up. All in the core thread, except the slow worker's part of a
  * chunk job, which writes struct ram_job alone.
  *
@@ -31,6 +32,9 @@
 #define RAM_NR_URGENT	32u		/* of those kept for urgent ones */
 #define RAM_BAD_FAULTS	2u		/* a place is bad from then on */
 #define RAM_COPIES	64u		/* copies of one round */
+#define RAM_NR_STAGES	8u		/* blocks that are coded or decoded at once */
+#define RAM_NR_STAGES_URGENT 1u		/* of those kept for urgent ones */
+#define RAM_STAGES_BYTES (256ull << 20)	/* fewer of large blocks, though two at least */
 
 #define RAM_MAGIC	0x454c42415452564bull	/* "KVRTABLE" */
 #define RAM_VERSION	1u
@@ -96,6 +100,28 @@ struct ram_job {
 	struct ram_chunk c;		/* made, or to be given up */
 };
 
+/* Memory that one block is in plain while it is coded or decoded. */
+struct ram_stage {
+	struct dev_extent ext;		/* what the device sees; the scratch is behind it */
+	struct ram_stages *of;
+	struct ram_stage *next;		/* free ones */
+};
+
+/* Stages of one size, in one piece of memory. Old: larger ones are in use. */
+struct ram_stages {
+	struct work work;		/* a slow worker's: pin, or in the end give up */
+	bool working, finished;		/* given to it; it ran (atomic) */
+	bool old;			/* core thread's */
+	bool drop;			/* what the worker is to do: not pin, but give up */
+	bool pinned;
+	struct ram *rt;
+	void *map;
+	uint64_t map_bytes, block_bytes, scratch_bytes;
+	uint32_t nr, nr_used;
+	struct ram_stages *next;	/* older ones */
+	struct ram_stage stage[RAM_NR_STAGES];
+};
+
 /* A request under way. */
 struct ram_ctx {
 	struct dev_batch batch;
@@ -110,6 +136,11 @@ struct ram_ctx {
 	uint32_t shard;			/* that is being copied */
 	bool write;
 	bool passing;			/* the device sums as it copies */
+	struct ram_stage *stage;	/* the block is here on its way; NULL: not coded */
+	uint64_t want;			/* read, coded: the sum of the place */
+	int code_err;			/* what the worker says of it */
+	uint64_t code_ns;		/* it took */
+	double code_error;		/* image_encode() */
 	struct dev_copy copy[RAM_COPIES];
 };
 
@@ -149,6 +180,10 @@ struct ram {
 	struct ram_ctx *ctx, *free_ctx;	/* [RAM_NR_CTX] */
 	uint32_t nr_free_ctx;
 	struct tier_queue waiting[2][2];	/* without a context: [urgent][write] */
+	struct tier_queue coded[2][2];	/* the same, need a stage too */
+	struct ram_stages *stages;	/* in use; then old ones; NULL: no group has a codec */
+	struct ram_stage *free_stage;	/* of stages */
+	uint32_t nr_free_stages;
 	struct tier_queue failed;	/* done() to be called by poll() */
 	bool write_next;		/* of what is not urgent: turn about */
 };
@@ -221,6 +256,20 @@ void ram_read(struct tier *t, struct tier_req *r);
 void ram_write(struct tier *t, struct tier_req *r);
 /* End what was refused; how many done() ran. */
 unsigned ram_refused(struct ram *rt);
+
+/* ----------------------------------------------------------- ram_code.c */
+
+/* Is the memory there that a coded block of @gp needs? */
+bool ram_code_fits(const struct ram *rt, const struct gpool *gp);
+/* May a request have a stage now? */
+bool ram_stage_ready(const struct ram *rt, bool urgent);
+struct ram_stage *ram_stage_get(struct ram *rt);
+void ram_stage_put(struct ram *rt, struct ram_stage *s);
+/* In a worker: code x->stage to the place, or verify the place and decode it. */
+void ram_code_run(struct ram_ctx *x);
+/* In the core thread, after it: count it. 0 or -errno. */
+int ram_code_over(struct ram_ctx *x);
+void ram_code_exit(struct ram *rt);
 
 /* ---------------------------------------------------------- ram_setup.c */
 

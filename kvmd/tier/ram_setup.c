@@ -258,6 +258,7 @@ void ram_destroy(struct tier *t)
 		if (rt->chunk[i].state == CHUNK_READY)
 			ram_chunk_release(&rt->chunk[i], rt->chunk_bytes);
 	ram_ctx_exit(rt);
+	ram_code_exit(rt);
 	if (rt->table)
 		munmap(rt->table, rt->table_bytes);
 	if (rt->table_fd >= 0)

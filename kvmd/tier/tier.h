@@ -26,7 +26,8 @@ const char *tier_kind_name(unsigned kind);	/* "ram", "disk" */
 /*
  * One block to or from a tier. The caller owns it again in done(). Errors:
  * -EIO, -EBADMSG (the bytes are not those of the checksum), -ENODATA (the tier
- * does not have it after all), -ENOSPC, -ECANCELED (tier is being drained).
+ * does not have it after all), -ENOSPC, -ECANCELED (tier is being drained), -E2BIG
+ * (RAM write, coded: it has to be written plain).
  */
 struct tier_req {
 	struct tier *tier;		/* set by tier_read(), tier_write() */
@@ -37,6 +38,7 @@ struct tier_req {
 	void *mem;			/* disk tier: the memory end, 4 KiB aligned */
 	int buf;			/* disk tier: fixed buffer that has mem; -1: none */
 	uint64_t bytes;			/* of the payload */
+	bool coded;			/* it is, or is to be, a coded block (image.h) */
 	uint64_t sum;			/* XXH3-64 of the payload; disk write: in, else: out */
 	uint32_t planes;		/* RAM read: planes in place so far, grows (shard 0's) */
 	bool urgent;			/* somebody waits for it: before what is not */
@@ -133,6 +135,34 @@ static inline uint64_t tier_group_bytes(const struct kvmd_group *g, uint32_t nr_
 static inline uint64_t tier_block_bytes(const struct gpool *gp)
 {
 	return tier_group_bytes(&gp->geo, gp->sp->nr_shards);
+}
+
+/* Of a copy of a block, plain or coded. The two never need places of one class. */
+static inline uint64_t tier_copy_bytes(const struct gpool *gp, bool coded)
+{
+	return coded ? gp->coded_bytes : tier_block_bytes(gp);
+}
+
+/* enum kvmd_codec_id of a copy of @bytes. */
+static inline uint16_t tier_codec_of(const struct gpool *gp, uint64_t bytes)
+{
+	return gp->coded_bytes && bytes == gp->coded_bytes ? gp->geo.codec.id : KVMD_CODEC_NONE;
+}
+
+static inline uint64_t tier_ram_bytes(const struct gpool *gp, const struct block *b)
+{
+	return tier_copy_bytes(gp, b->ram_coded);
+}
+
+static inline uint64_t tier_disk_bytes(const struct gpool *gp, const struct block *b)
+{
+	return tier_copy_bytes(gp, b->disk_coded);
+}
+
+/* Blocks of @gp that come back from a coded copy may have other bytes. */
+static inline bool tier_is_lossy(const struct gpool *gp)
+{
+	return gp->coded_bytes && gp->geo.codec.id != KVMD_CODEC_WINDOW;
 }
 
 /* ------------------------------------------------------------ test tiers */

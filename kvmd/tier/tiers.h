@@ -197,8 +197,8 @@ uint32_t tiers_finish_out(struct tiers *t, struct gpool *gp, uint32_t nr);
  * from those blocks is lost with them: RAM takes nothing, and somebody waits.
  */
 uint32_t tiers_force_out(struct tiers *t, struct gpool *gp, uint32_t nr);
-/* Make room for one block of @gp in RAM, now or by stores under way; true: try again now. */
-bool tiers_ram_room(struct tiers *t, struct gpool *gp);
+/* Make room for one copy of @bytes in RAM, now or by stores under way; true: try again now. */
+bool tiers_ram_room(struct tiers *t, uint64_t bytes);
 /* Background: RAM below its watermark, stores ahead of need, drains. True: did something. */
 bool tiers_lower_turn(struct tiers *t);
 /* Records are short: let go of up to @nr that are only in lower tiers. */
@@ -216,7 +216,7 @@ bool tiers_drain_disk(struct tiers *t);
 /* ------------------------------------------------------------- adopt.c */
 
 extern const struct disk_events tiers_disk_events;	/* ctx: struct tiers */
-/* A space was made: its epoch on disk counts, its blocks there are offered. */
+/* A space was made: memory for its codecs; its epoch on disk counts, its blocks are offered. */
 void tiers_space_opened(struct tiers *t, struct space *sp);
 
 #endif

@@ -5,11 +5,11 @@
 # that they measure on the fake driver, and that the kit's one command runs.
 set -u
 . "$(dirname "$0")/../script.sh"
-needs kvbench tests/gpu/prog_owed fakecuda/libcuda.so.1
+needs kvbench kvinfer tests/gpu/prog_owed fakecuda/libcuda.so.1 fakecuda/kernels_host.so
 cd "$root" || exit 1
 export KVMD_BUILD_DIR=$O KVMD_GPU_RESULTS=$tmp/RESULTS.md
 fake=$O/fakecuda
-unset LD_LIBRARY_PATH KVMD_FAKECUDA KVMD_FAKECUDA_STATE
+unset LD_LIBRARY_PATH KVMD_FAKECUDA KVMD_FAKECUDA_STATE KVMD_KERNELS
 
 # ------------------------------------------------------------ the file of results
 
@@ -21,8 +21,11 @@ grep -qxF second "$tmp/file.md" || fail "a section is not there"
 grep -qxF first "$tmp/file.md" && fail "a section is not replaced"
 grep -qxF 'a & b \1' "$tmp/file.md" || fail "a section is not as it was given"
 [ "$(grep -c 'Nothing measured yet' "$tmp/file.md")" = 3 ] || fail "other sections have changed"
+[ "$(grep -c 'nothing measured yet' "$tmp/file.md")" = 7 ] || fail "goals that are not there"
+echo goals | put goals
+[ "$(grep -c 'nothing measured yet' "$tmp/file.md")" = 0 ] || fail "goals that are still there"
 echo x | put nonsense 2>/dev/null && fail "a section that is none"
-for section in machine questions conformance integration benchmark; do
+for section in machine questions conformance integration goals benchmark; do
 	grep -qxF "<!-- $section -->" tests/gpu/RESULTS.md ||
 		fail "tests/gpu/RESULTS.md has no section $section"
 done
@@ -53,13 +56,17 @@ else
 
 	prog=scripts/gpu-bench.sh
 	run 0
-	for row in "blocks of 2 MiB" "both ways at once" "slab of 1 GiB" "another client's hit"; do
+	for row in "blocks of 2 MiB" "both ways at once" "slab of 1 GiB" "another client's hit" \
+		"attention on the pool's memory" "attention of decode" "kivi2: decode" \
+		"kvinfer: first token"; do
 		lists "$row"
 	done
 	run 0 --json
 	is_json
 	for key in d2h_2m_over_plain h2d_64k_over_plain both_ways_gbps slab_1g_create_ms \
-		slab_1g_export_import_map_ms publish_to_visible_us block_major_over_layer_major; do
+		slab_1g_export_import_map_ms publish_to_visible_us block_major_over_layer_major \
+		attend_pool_over_private attend_decode_over_copy gpu_int4_encode_over_copy \
+		gpu_ttft_warm_over_cold; do
 		is "$key" null
 	done
 	part "bench-gpu without a GPU"
@@ -69,17 +76,31 @@ fi
 
 # ------------------------------------------------------------ the fake driver
 
+# measured KEY...: there are figures; what they are says nothing of GPUs.
+measured()
+{
+	for key in "$@"; do
+		case $(value "$key") in
+		[0-9]*) ;;
+		*) fail "kvbench gpu: $key is '$(value "$key")': $(grep -o '"not_measured":"[^"]*"' \
+			"$tmp/out" | sort -u)" ;;
+		esac
+	done
+}
+
 prog=$O/kvbench
-LD_LIBRARY_PATH=$fake TMPDIR=$tmp run 0 --quick --json gpu
+LD_LIBRARY_PATH=$fake TMPDIR=$tmp KVMD_FAKECUDA=cpu=1 \
+	KVMD_KERNELS=fakecuda:$fake/kernels_host.so run 0 --quick --json gpu
 is_json
-for key in d2h_2m_over_plain h2d_2m_over_plain d2h_64k_over_plain h2d_64k_over_plain \
+measured d2h_2m_over_plain h2d_2m_over_plain d2h_64k_over_plain h2d_64k_over_plain \
 	both_ways_gbps slab_64m_create_ms slab_64m_export_import_map_ms publish_to_visible_us \
-	block_major_over_layer_major d2h_2m_sums_over_none; do
-	case $(value "$key") in
-	[0-9]*) ;;
-	*) fail "kvbench gpu: $key is '$(value "$key")'" ;;
-	esac
+	block_major_over_layer_major d2h_2m_sums_over_none attend_pool_over_private \
+	attend_rows_over_copied attend_decode_over_copy attend_block_major_over_layer_major \
+	device_copy_gb_per_s gpu_ttft_cold_ms gpu_ttft_warm_over_cold
+for codec in window fp8_e4m3 fp8_e5m2 int8 int4 kivi2; do
+	measured gpu_${codec}_encode_over_copy gpu_${codec}_decode_over_copy
 done
+has out "; attention: "
 part "kvbench gpu on the fake driver"
 
 # ------------------------------------------------------------ the kit
@@ -98,7 +119,7 @@ fi
 prog=scripts/gpu-kit.sh
 KVMD_GPU_SUITES="cuda:tests/integration/check_replay.sh" run 0 "$O" "$tmp/kit"
 has out " MiB, "
-for f in run README COMMIT suites build/kvmd build/kvbench build/tests/gpu/prog_owed \
+for f in run README COMMIT suites build/kvmd build/kvbench build/kvinfer build/tests/gpu/prog_owed \
 	scripts/gpu-check.sh tests/integration/check_replay.sh; do
 	[ -s "$tmp/kit/$f" ] || fail "the kit has no $f"
 done

@@ -8,7 +8,7 @@
 
 set -u
 . "$(dirname "$0")/../script.sh"
-needs kvbench
+needs kvbench kvinfer
 prog=$O/kvbench
 # Its files are in ours, and none is left.
 TMPDIR=$tmp
@@ -25,7 +25,7 @@ bench()
 # ------------------------------------------------------------ help and usage
 
 bench 0 --help; has out "usage: kvbench "; lacks err
-for name in ring ops wake idle hash peers big tier gpu codec; do
+for name in ring ops wake idle hash peers big tier gpu codec kernels infer; do
 	has out "  $name "
 done
 bench 0 --version; has out "kvbench "
@@ -52,14 +52,38 @@ for key in codec_memcpy_gb_per_s window_encode_gb_per_s window_encode_over_memcp
 	window_decode_gb_per_s window_decode_over_memcpy window_ratio; do
 	has out "\"$key\":"
 done
+for name in fp8_e4m3 fp8_e5m2 int8 int4 kivi2 kivi2_keys; do
+	for key in encode_gb_per_s encode_over_memcpy decode_gb_per_s decode_over_memcpy ratio; do
+		has out "\"${name}_$key\":"
+	done
+done
 part "codec"
+
+# ------------------------------------------------------------ kernels, an engine
+
+bench 0 --quick --json kernels
+for key in cpu_attend_private_gb_per_s cpu_attend_pool_gb_per_s cpu_attend_pool_over_private \
+	cpu_attend_block_major_over_layer_major; do
+	has out "\"$key\":"
+done
+has out '"kernels":"2 sequences of 256 tokens'
+part "kernels"
+
+bench 0 --quick --json infer
+case $(value ttft_warm_over_cold) in
+0.*) ;;
+*) fail "$what: ttft_warm_over_cold is '$(value ttft_warm_over_cold)': $(cat "$tmp/out")" ;;
+esac
+has out '"infer":"kvinfer: 256 tokens of prefix'
+part "infer"
 
 # ------------------------------------------------------------ the whole, short
 
 bench 0 --quick --json
 for key in echo_rtt_ns nop_rtt_ns nop_rtt_over_echo batch32_ops_per_s batch32_over_echo \
 	open100_over_floor open1000_over_floor alloc256_over_floor publish100_over_floor \
-	wake_over_futex metadata_bytes_per_block idle_cpu_ticks_10s send_syscalls; do
+	wake_over_futex metadata_bytes_per_block idle_cpu_ticks_10s send_syscalls window_ratio \
+	cpu_attend_pool_over_private ttft_warm_over_cold; do
 	has out "\"$key\":"
 	has out "\"${key}_min\":"
 	has out "\"${key}_max\":"

@@ -209,7 +209,7 @@ run 0 seq --session 1 --limit 1 -n -o seq; line 1; has err "there is more: --off
 run 0 seq show 1 1 --limit 2; line "tokens 960"; line "0 1 1 sealed 1"; lacks out "2 3 3"
 run 1 seq show 1 0; has err "no such sequence"
 run 0 space -o space,tenant,epoch,sessions,leased,idle; line "llama:8b default 0 1 160 0"
-run 0 space show "llama:8b"; line "sealed 160"; line "0 full 1 4K 16 4K 191 257 160 0 31 5 10 0 lru"
+run 0 space show "llama:8b"; line "sealed 160"; line "0 full 1 4K 16 4K 191 257 160 0 31 5 10 0 lru none 4K 1"
 run 0 tenant -o tenant,sessions,hbm -b; line "default 1 655360"
 run 0 slab -o slab,state,space,slots,used,size; line "0 active llama:8b 64 63 256K"
 run 0 slab show 0; line "leased 63"; line "$engine 1 yes no"

@@ -15,7 +15,7 @@
 
 set -u
 . "$(dirname "$0")/../script.sh"
-needs kvmd kvctl kvtrace kvbench libkvclient.a tests/cli/prog_engine
+needs kvmd kvctl kvtrace kvbench kvinfer libkvclient.a tests/cli/prog_engine
 daemon='' engine=''
 ended()
 {

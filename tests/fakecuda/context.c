@@ -18,6 +18,8 @@
 	X(CU_INVALID_IMAGE, "CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid") \
 	X(CU_INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context") \
 	X(CU_MAP_FAILED, "CUDA_ERROR_MAP_FAILED", "mapping of buffer object failed") \
+	X(CU_NO_BINARY, "CUDA_ERROR_NO_BINARY_FOR_GPU", \
+	  "no kernel image is available for execution on the device") \
 	X(CU_ECC_UNCORRECTABLE, "CUDA_ERROR_ECC_UNCORRECTABLE", \
 	  "uncorrectable ECC error encountered") \
 	X(CU_NVLINK_UNCORRECTABLE, "CUDA_ERROR_NVLINK_UNCORRECTABLE", \

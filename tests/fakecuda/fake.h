@@ -16,7 +16,6 @@
 #include "tests/fakecuda/state.h"
 
 #define FC_MAX_FAILS	16
-#define CU_INVALID_IMAGE	200
 #define CU_NAMED_NOT_FOUND	500
 
 /* Every function of cuda_abi.h is fc_<member>() here. */

@@ -139,8 +139,10 @@ START_TEST(results)
 	VALUE(CU_DEVICE_UNAVAILABLE, CUDA_ERROR_DEVICE_UNAVAILABLE);
 	VALUE(CU_NO_DEVICE, CUDA_ERROR_NO_DEVICE);
 	VALUE(CU_INVALID_DEVICE, CUDA_ERROR_INVALID_DEVICE);
+	VALUE(CU_INVALID_IMAGE, CUDA_ERROR_INVALID_IMAGE);
 	VALUE(CU_INVALID_CONTEXT, CUDA_ERROR_INVALID_CONTEXT);
 	VALUE(CU_MAP_FAILED, CUDA_ERROR_MAP_FAILED);
+	VALUE(CU_NO_BINARY, CUDA_ERROR_NO_BINARY_FOR_GPU);
 	VALUE(CU_ECC_UNCORRECTABLE, CUDA_ERROR_ECC_UNCORRECTABLE);
 	VALUE(CU_NVLINK_UNCORRECTABLE, CUDA_ERROR_NVLINK_UNCORRECTABLE);
 	VALUE(CU_CONTAINED, CUDA_ERROR_CONTAINED);
@@ -173,6 +175,12 @@ START_TEST(functions)
 	     unsigned long long);
 	TYPE(cuMemAlloc, CUdeviceptr *, size_t);
 	TYPE(cuIpcOpenMemHandle, CUdeviceptr *, CUipcMemHandle, unsigned int);
+	TYPE(cuModuleLoadData, CUmodule *, const void *);
+	TYPE(cuModuleGetFunction, CUfunction *, CUmodule, const char *);
+	TYPE(cuLaunchKernel, CUfunction, unsigned int, unsigned int, unsigned int, unsigned int,
+	     unsigned int, unsigned int, unsigned int, CUstream, void **, void **);
+	TYPE(cuMemcpyAsync, CUdeviceptr, CUdeviceptr, size_t, CUstream);
+	TYPE(cuMemsetD8Async, CUdeviceptr, unsigned char, size_t, CUstream);
 	TYPE(cuMemHostRegister, void *, size_t, unsigned int);
 	TYPE(cuStreamWriteValue64, CUstream, CUdeviceptr, cuuint64_t, unsigned int);
 	TYPE(cuEventElapsedTime, float *, CUevent, CUevent);

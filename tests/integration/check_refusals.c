@@ -360,7 +360,7 @@ START_TEST(a_geometry_is_refused_by_field)
 	T_EQ(SPACE(nr_shards, 9), -EINVAL);
 	T_EQ(SPACE(group[0].plane_bytes, 0), -EINVAL);
 	T_EQ(SPACE(group[0].rule, KVMD_NR_RULE), -EINVAL);
-	T_EQ(SPACE(group[0].resv[3], 1), -EINVAL);
+	T_EQ(SPACE(group[0].codec.resv2[1], 1), -EINVAL);
 	T_EQ(SPACE(device[0][0], 0x78),-EINVAL);
 	kvc_destroy(k);
 	hd_stop(&d);

@@ -88,6 +88,9 @@ replay 2 --socket /nowhere --ram 4x "$tmp/agent"; has err "are for an own daemon
 replay 2 -o nonsense "$tmp/agent"; has err "is not SECTION.KEY=VALUE"
 replay 1 -o pool.nonsense=1 "$tmp/agent"; has err "does not start"
 replay 1 --ram 1M --disk 16x "$tmp/agent"; has err "disk.path needs ram.bytes"
+replay 2 --ram 4x --codec int8 "$tmp/agent"; has err "is lossy"
+replay 2 --ram 4x --codec zip "$tmp/agent"; has err "'zip' is no codec"
+replay 1 --ram 4x --codec window "$tmp/agent"; has err "makes no block of 4096 bytes smaller"
 part "usage"
 
 # ------------------------------------------------------------ generated workloads
@@ -131,6 +134,19 @@ part "a generated workload"
 	tiers $pool --no-beside --kill 3 "$tmp/agent"
 }
 part "refusals and killed clients"
+
+# shellcheck disable=SC2086
+{
+	requests=$m
+	tiers --blocks 300 --no-beside --codec window --block-bytes 32K "$tmp/long"
+	has out '"codec":"window"'
+	above blocks_encoded 0; above blocks_decoded 0; is codec_failed 0; is codec_overflows 0
+	tiers --blocks 300 --no-beside --codec window --block-bytes 96K --planes 3 --shards 2 \
+		-o ram.test=error:flip,every=20 -o disk.admission=1 -r rr --late 3 "$tmp/long"
+	above checksum_errors 0; above blocks_decoded 0; is codec_failed 0
+	requests=$n
+}
+part "coded blocks"
 
 # shellcheck disable=SC2086
 {

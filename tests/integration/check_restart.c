@@ -537,6 +537,50 @@ START_TEST(ranks_come_back_in_any_order)
 }
 END_TEST
 
+/* A rank that is not back knows nothing of new slabs: no table may name their slots. */
+START_TEST(a_group_is_served_when_all_ranks_are_back)
+{
+	const struct kvmd_cqe *cqe;
+	struct kvc_space s;
+	struct kvc_opts o;
+	struct kvmd_sqe *e;
+	struct kvc *k, *other;
+	struct peer p;
+
+	start(POOL);
+	peer_start(&p, &d, rank_one, NULL, 0);
+	plain_space(&s, "sp", 1024);
+	opts_for(&d, &o);
+	o.nr_ranks = o.nr_lanes = 2;
+	k = client_opts(&d, &s, &o);
+	say(&p, kvc_group_token(k));
+	T_EQ(hear(&p), 1);
+	open_extend(k, 1, 4, 5);
+	restart(SIGKILL);
+	T_EQ(reconnect(k), 1);
+	e = kvc_get_sqe(k);
+	T(e);
+	kvc_prep_extend(e, 1, 1, 0, 500, 0);
+	T_EQ(kvc_submit(k), 1);
+	/* The daemon has gone round often enough to have done it, with us mapping new slabs. */
+	other = plain_client(&d, "other", 32);
+	for (uint32_t i = 0; i < 32; i++) {
+		open_publish(other, i, 1, i);
+		T_EQ(kvc_poll(k), 0);
+	}
+	T_EQ(kvc_peek_cqe(k, &cqe), -EAGAIN);
+	say(&p, 0);
+	T_EQ(hear(&p), 2);
+	T_EQ(take(k).res, 500);
+	hd_check(&d);
+	say(&p, 0);
+	peer_end(&p);
+	kvc_destroy(other);
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
 /* ------------------------------------------------------------------ the barrier */
 
 /* A block that nobody leases may still be read by a step that was under way. */
@@ -617,6 +661,7 @@ int main(void)
 	tcase_add_test(t, who_comes_too_late_gets_a_new_session);
 	tcase_add_test(t, only_the_same_process_may_resume);
 	tcase_add_test(t, ranks_come_back_in_any_order);
+	tcase_add_test(t, a_group_is_served_when_all_ranks_are_back);
 	tcase_add_test(t, nothing_leaves_while_a_step_is_under_way);
 	tcase_add_test(t, a_close_that_waits_for_its_step);
 	r = srunner_create(s);

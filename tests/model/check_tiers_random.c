@@ -93,15 +93,23 @@ static uint32_t *bytes_at(uint32_t s, uint32_t pos)
 	return core_mem(&cl.s->sp->gp[0], (uint32_t)slot, 0, 0);
 }
 
+/* Word @k of key @n's block; of most keys they are values that a codec takes. */
+static uint32_t word_of(uint32_t n, uint32_t k)
+{
+	uint32_t w = n * 2654435761u ^ k;	/* k is below 2^13 */
+
+	return n * 2654435761u >> 13 & 3 ? 0x3f803f80u ^ (w & 0x3ff) ^ (w >> 12 & 0x3ff) << 16 : w;
+}
+
 static void paint(uint32_t s, uint32_t pos)
 {
 	uint32_t *p = bytes_at(s, pos);
 
 	for (uint32_t k = 0; k < BLOCK / 4; k++)
-		p[k] = seq[s].path[pos] * 2654435761u ^ k;
+		p[k] = word_of(seq[s].path[pos], k);
 }
 
-/* @when: what gave the blocks. 244002641 is the inverse of the factor: whose bytes they are. */
+/* @when: what gave the blocks. */
 static void prove(uint32_t s, uint32_t first, uint32_t nr, const char *when)
 {
 	for (uint32_t i = first; i < first + nr; i++) {
@@ -110,10 +118,10 @@ static void prove(uint32_t s, uint32_t first, uint32_t nr, const char *when)
 		const struct block *b = pool_block(c.d->pool, id);
 
 		for (uint32_t k = 0; k < BLOCK / 4; k += 61)
-			core_ok_msg(p[k] == (seq[s].path[i] * 2654435761u ^ k),
-				    "%s: seq %u position %u of %u word %u: wrong byte: key %u, has %u's; "
+			core_ok_msg(p[k] == word_of(seq[s].path[i], k),
+				    "%s: seq %u position %u of %u word %u: wrong byte: key %u, has %x; "
 				    "block %u (%s, %u leases, slot %u, ram %u, disk %u, uses %u)", when,
-				    s, i, seq[s].len, k, seq[s].path[i], (p[k] ^ k) * 244002641u, id,
+				    s, i, seq[s].len, k, seq[s].path[i], p[k], id,
 				    blk_state_name(b->state), b->leases, b->slot, b->ram, b->disk,
 				    b->uses);
 	}
@@ -295,7 +303,8 @@ static void run(uint64_t seed, const char *faults, bool disk)
 {
 	const char *const opts[] = {
 		"pool.blocks=2048", seed % 2 ? "pool.policy=lru" : "pool.policy=density",
-		"ram.bytes=16M", "ram.lock=no", "ram.hugetlb=no", "ram.chunk=2M",
+		"ram.bytes=16M", "ram.lock=no", "ram.hugetlb=no",
+		seed % 2 ? "ram.chunk=256K" : "ram.chunk=2M",
 		"disk.bytes=24M", "disk.segment=1M", "disk.block_bytes_hint=32K",
 		seed % 3 ? "disk.admission=1" : "disk.admission=2", "pool.wmark_low=0",
 		"pool.wmark_high=0", seed % 5 ? "pool.clean_ahead=5%" : "pool.clean_ahead=0",
@@ -307,6 +316,10 @@ static void run(uint64_t seed, const char *faults, bool disk)
 	memset(seq, 0, sizeof(seq));
 	core_init(&c, opts);
 	core_geometry(&m, "s", BLOCK, 49);
+	if (seed % 2)
+		m.group[0].codec = (struct kvmd_codec) {
+			.id = KVMD_CODEC_WINDOW, .dtype = KVMD_DTYPE_BF16, .parts = 8, .channels = 128,
+		};
 	core_client(&c, &cl, "default", &m, SEQS, DEPTH * 16);
 	core_settle(&c);
 	core_recovered(&c);
@@ -327,7 +340,11 @@ static void run(uint64_t seed, const char *faults, bool disk)
 	core_walk(&c);
 	/* A run that never went below HBM would prove nothing. */
 	core_ok(stat_get(BLOCKS_SUNK_RAM) > 50 && stat_get(BLOCKS_LOADED) > 50);
-	printf("seed %llu: %llu stored, %llu fetched\n", (unsigned long long)seed,
+	core_ok(stat_get(CODEC_FAILED) == 0);
+	core_ok(!(seed % 2) || (stat_get(BLOCKS_DECODED) > 5 && stat_get(CODEC_OVERFLOWS)));
+	printf("seed %llu: %llu coded, %llu not, %llu stored, %llu fetched\n",
+	       (unsigned long long)seed, (unsigned long long)stat_get(BLOCKS_ENCODED),
+	       (unsigned long long)stat_get(CODEC_OVERFLOWS),
 	       (unsigned long long)stat_get(BLOCKS_STORED),
 	       (unsigned long long)stat_get(BLOCKS_FETCHED));
 	core_exit(&c);

@@ -173,7 +173,7 @@ START_TEST(bad_values_of_a_space)
 	SPACE(group[1].window = 0);
 	SPACE(group[0].flags = 2);
 	SPACE(group[0].max_slots = 2);
-	SPACE(group[1].resv[6] = 1);
+	SPACE(group[1].codec.resv2[2] = 1);
 	SPACE(inc = 0);
 	SPACE(resv0 = 1);
 	SPACE(resv[0] = 1);
@@ -220,7 +220,7 @@ START_TEST(bad_values_of_a_header)
 	struct disk_super s = super();
 	struct disk_header h = header();
 
-	HEADER(codec = 1);
+	HEADER(codec = KVMD_NR_CODEC);
 	HEADER(space = DISK_MAX_SPACES);
 	HEADER(group = KVMD_MAX_GROUPS);
 	HEADER(flags = 2);

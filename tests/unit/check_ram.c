@@ -75,7 +75,7 @@ START_TEST(what_does_not_fit_is_not_given_a_place)
 	ck_assert_str_eq(rrig_info(&r).text, "");
 	ck_assert_uint_eq(rrig_alloc(&r, huge, 1), 0);
 	ck_assert_ptr_nonnull(strstr(rrig_info(&r).text, "ram.chunk_bytes"));
-	ck_assert_uint_eq(ram_steal(r.t, huge), 0);
+	ck_assert_uint_eq(ram_steal(r.t, tier_block_bytes(huge)), 0);
 	/* What is left over of a chunk is not free. */
 	ck_assert_uint_ne(rrig_alloc(&r, odd, 1), 0);
 	ck_assert_uint_eq(r.t->used_bytes, CHUNK);
@@ -237,12 +237,12 @@ START_TEST(a_chunk_is_stolen_for_another_class)
 	uint32_t place[513] = { 0 }, owner, got = 0, nr = 0;
 
 	rrig_tier(&r, 2 * CHUNK, CHUNK);
-	ck_assert_uint_eq(ram_steal(r.t, large), 0);	/* there is room */
+	ck_assert_uint_eq(ram_steal(r.t, tier_block_bytes(large)), 0);	/* there is room */
 	ck_assert_uint_eq(rrig_fill(&r, small, 1, &place[1], 512), 512);
 	rrig_free(&r, place[512]);			/* its chunk has the fewest */
 	place[512] = 0;
 	while (!(got = rrig_alloc(&r, large, 1000))) {
-		owner = ram_steal(r.t, large);
+		owner = ram_steal(r.t, tier_block_bytes(large));
 		ck_assert_uint_ne(owner, 0);
 		ck_assert_uint_ne(place[owner], 0);
 		ck_assert_uint_eq(ram_owner(r.t, place[owner]), owner);
@@ -255,7 +255,7 @@ START_TEST(a_chunk_is_stolen_for_another_class)
 	rrig_clean(&r);
 	/* And back: 4 large ones would have to go, there is one. */
 	ck_assert_uint_eq(rrig_alloc(&r, small, 2000), 0);
-	ck_assert_uint_eq(ram_steal(r.t, small), 1000);
+	ck_assert_uint_eq(ram_steal(r.t, tier_block_bytes(small)), 1000);
 	rrig_free(&r, got);
 	ck_assert_uint_ne(rrig_alloc(&r, small, 2000), 0);
 }
@@ -271,13 +271,13 @@ START_TEST(a_robbed_class_may_rob_too)
 	ck_assert_uint_eq(rrig_fill(&r, large, 2, &place[1], 3), 3);
 	nr = rrig_fill(&r, small, 5, &place[4], 500);
 	ck_assert_uint_eq(nr, 256);
-	ck_assert_uint_eq(ram_steal(r.t, small), 1);
+	ck_assert_uint_eq(ram_steal(r.t, tier_block_bytes(small)), 1);
 	ck_assert_uint_eq(rrig_alloc(&r, large, 1000), 0);
-	ck_assert_uint_eq(ram_steal(r.t, large), 5);
+	ck_assert_uint_eq(ram_steal(r.t, tier_block_bytes(large)), 5);
 	rrig_clean(&r);
-	ck_assert_uint_eq(ram_steal(r.t, small), 1);
+	ck_assert_uint_eq(ram_steal(r.t, tier_block_bytes(small)), 1);
 	rrig_free(&r, place[1]);
-	ck_assert_uint_eq(ram_steal(r.t, large), 0);
+	ck_assert_uint_eq(ram_steal(r.t, tier_block_bytes(large)), 0);
 	ck_assert_uint_eq(rrig_alloc(&r, large, 1000), place[1]);
 }
 END_TEST
@@ -290,11 +290,11 @@ START_TEST(stealing_goes_on_while_it_gets_on)
 	rrig_tier(&r, CHUNK, CHUNK);
 	ck_assert_uint_eq(rrig_fill(&r, large, 1, place, 8), 4);
 	for (uint32_t i = 1; i <= 4; i++)
-		ck_assert_uint_eq(ram_steal(r.t, small), i);
+		ck_assert_uint_eq(ram_steal(r.t, tier_block_bytes(small)), i);
 	rrig_free(&r, place[0]);
-	ck_assert_uint_eq(ram_steal(r.t, small), 0);
+	ck_assert_uint_eq(ram_steal(r.t, tier_block_bytes(small)), 0);
 	for (uint32_t i = 2; i <= 4; i++) {
-		ck_assert_uint_eq(ram_steal(r.t, small), i);
+		ck_assert_uint_eq(ram_steal(r.t, tier_block_bytes(small)), i);
 		rrig_free(&r, place[i - 1]);
 	}
 	ck_assert_uint_ne(rrig_alloc(&r, small, 9), 0);
@@ -309,7 +309,7 @@ START_TEST(a_chunk_that_stays_is_given_up)
 	ck_assert_uint_eq(rrig_fill(&r, large, 0x10, place, 8), 4);
 	ram_hold(r.t, place[2]);
 	/* One pass names each owner once, but not what is held; nobody lets go. */
-	while ((owner = ram_steal(r.t, small))) {
+	while ((owner = ram_steal(r.t, tier_block_bytes(small)))) {
 		ck_assert_uint_eq(seen & 1u << (owner - 0x10), 0);
 		seen |= 1u << (owner - 0x10);
 		nr++;
@@ -319,14 +319,14 @@ START_TEST(a_chunk_that_stays_is_given_up)
 	ck_assert_uint_eq(seen, 0xb);
 	rrig_clean(&r);
 	/* Its own class takes it back when it is half empty. */
-	ck_assert_uint_eq(ram_steal(r.t, small), 0x10);
+	ck_assert_uint_eq(ram_steal(r.t, tier_block_bytes(small)), 0x10);
 	rrig_free(&r, place[0]);
 	ck_assert_uint_eq(rrig_alloc(&r, large, 0x20), place[0]);
 	rrig_clean(&r);
 	for (int i = 0; i < 4; i++)
 		rrig_free(&r, place[i]);
 	ck_assert_uint_eq(rrig_alloc(&r, small, 1), 0);
-	ck_assert_uint_eq(ram_steal(r.t, small), 0);	/* only held ones are left */
+	ck_assert_uint_eq(ram_steal(r.t, tier_block_bytes(small)), 0);	/* only held ones are left */
 	ram_put(r.t, place[2]);
 	ck_assert_uint_ne(rrig_alloc(&r, small, 1), 0);
 }

@@ -218,18 +218,18 @@ START_TEST(a_restart_finds_what_was_there)
 	ck_assert_uint_eq(r.t->used_bytes, 0);
 	ck_assert_uint_eq(ram_owner(r.t, place[0]), 0);
 	/* Class, range, number, record, twice. */
-	ck_assert(!ram_claim(r.t, place[0], small, 1));
-	ck_assert(!ram_claim(r.t, s, large, 1));
-	ck_assert(!ram_claim(r.t, place[0] + 4, large, 1));
-	ck_assert(!ram_claim(r.t, 0, large, 1));
-	ck_assert(!ram_claim(r.t, UINT32_MAX, large, 1));
-	ck_assert(!ram_claim(r.t, (2u << RAM_IDX_BITS) + 1, large, 1));
-	ck_assert(!ram_claim(r.t, place[0], large, 0));
+	ck_assert(!ram_claim(r.t, place[0], tier_block_bytes(small), 1));
+	ck_assert(!ram_claim(r.t, s, tier_block_bytes(large), 1));
+	ck_assert(!ram_claim(r.t, place[0] + 4, tier_block_bytes(large), 1));
+	ck_assert(!ram_claim(r.t, 0, tier_block_bytes(large), 1));
+	ck_assert(!ram_claim(r.t, UINT32_MAX, tier_block_bytes(large), 1));
+	ck_assert(!ram_claim(r.t, (2u << RAM_IDX_BITS) + 1, tier_block_bytes(large), 1));
+	ck_assert(!ram_claim(r.t, place[0], tier_block_bytes(large), 0));
 	rrig_clean(&r);
-	ck_assert(ram_claim(r.t, place[0], large, 11));
-	ck_assert(!ram_claim(r.t, place[0], large, 12));
-	ck_assert(ram_claim(r.t, place[2], large, 13));
-	ck_assert(ram_claim(r.t, s, small, 14));
+	ck_assert(ram_claim(r.t, place[0], tier_block_bytes(large), 11));
+	ck_assert(!ram_claim(r.t, place[0], tier_block_bytes(large), 12));
+	ck_assert(ram_claim(r.t, place[2], tier_block_bytes(large), 13));
+	ck_assert(ram_claim(r.t, s, tier_block_bytes(small), 14));
 	rrig_clean(&r);
 	ck_assert_uint_eq(ram_owner(r.t, place[2]), 13);
 	for (int i = 0; i < 3; i += 2)
@@ -241,7 +241,7 @@ START_TEST(a_restart_finds_what_was_there)
 	fresh = rrig_alloc(&r, large, 20);
 	ck_assert_uint_eq(fresh, place[1]);
 	rrig_free(&r, fresh);
-	ck_assert(!ram_claim(r.t, place[1], large, 12));
+	ck_assert(!ram_claim(r.t, place[1], tier_block_bytes(large), 12));
 	rrig_settle(&r);
 	rrig_poll(&r);
 	ck_assert_uint_eq(r.t->bytes, 3 * CHUNK);
@@ -250,7 +250,7 @@ START_TEST(a_restart_finds_what_was_there)
 		ck_assert_uint_eq(rrig_info(&r).registered_bytes, 3 * CHUNK);
 	/* And once more. */
 	ck_assert_int_eq(rrig_restart(&r, 3 * CHUNK), 0);
-	ck_assert(ram_claim(r.t, place[0], large, 11));
+	ck_assert(ram_claim(r.t, place[0], tier_block_bytes(large), 11));
 	ck_assert_uint_eq(*(uint8_t *)ram_mem(r.t, place[0]), 0x40);
 }
 END_TEST
@@ -264,12 +264,12 @@ START_TEST(a_chunk_nobody_claims_is_empty_in_the_table_too)
 	ck_assert_uint_eq(rrig_fill(&r, large, 1, place, 3), 3);
 	s = rrig_alloc(&r, small, 4);
 	ck_assert_int_eq(rrig_restart(&r, 2 * CHUNK), 0);
-	ck_assert(ram_claim(r.t, place[0], large, 1));
+	ck_assert(ram_claim(r.t, place[0], tier_block_bytes(large), 1));
 	ck_assert_uint_eq(rrig_alloc(&r, large, 5), place[1]);
 	rrig_clean(&r);
 	/* The third life may give it to anybody. */
 	ck_assert_int_eq(rrig_restart(&r, 2 * CHUNK), 0);
-	ck_assert(!ram_claim(r.t, s, small, 4));
+	ck_assert(!ram_claim(r.t, s, tier_block_bytes(small), 4));
 	rrig_clean(&r);
 }
 END_TEST
@@ -285,7 +285,7 @@ START_TEST(a_smaller_second_life_keeps_what_is_claimed)
 	ck_assert_uint_eq(r.t->bytes, 4 * CHUNK);
 	for (uint32_t i = 0; i < 16; i++)
 		if (chunk_of(place[i]) != 2)
-			ck_assert(ram_claim(r.t, place[i], large, i + 1));
+			ck_assert(ram_claim(r.t, place[i], tier_block_bytes(large), i + 1));
 	rrig_clean(&r);
 	ck_assert_uint_eq(rrig_alloc(&r, large, 99), 0);
 	rrig_settle(&r);
@@ -320,12 +320,12 @@ START_TEST(chunks_that_are_not_those_of_the_table_are_refused)
 	ck_assert_uint_eq(r.t->bytes, 0);
 	ck_assert_uint_eq(r.nr_dels, 3);
 	for (int i = 0; i < 8; i++)
-		ck_assert(!ram_claim(r.t, place[i], large, 1));
+		ck_assert(!ram_claim(r.t, place[i], tier_block_bytes(large), 1));
 	rrig_settle(&r);
 	ck_assert_uint_eq(r.t->bytes, 3 * CHUNK);
 	/* New chunks, under the old numbers. */
 	for (int i = 0; i < 8; i++)
-		ck_assert(!ram_claim(r.t, place[i], large, 1));
+		ck_assert(!ram_claim(r.t, place[i], tier_block_bytes(large), 1));
 }
 END_TEST
 

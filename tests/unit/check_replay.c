@@ -27,9 +27,9 @@ static uint64_t first;
 
 START_TEST(filled_plane_verifies)
 {
-	bytes_fill(plane, PLANE, 77, 1, 2);
-	ck_assert_uint_eq(bytes_verify(plane, PLANE, 77, 1, 2, &first), 0);
-	ck_assert_uint_eq(bytes_sample(plane, PLANE, 77, 1, 2, 5, &first), 0);
+	bytes_fill(plane, PLANE, 77, 1, 2, false);
+	ck_assert_uint_eq(bytes_verify(plane, PLANE, 77, 1, 2, false, &first), 0);
+	ck_assert_uint_eq(bytes_sample(plane, PLANE, 77, 1, 2, false, 5, &first), 0);
 }
 END_TEST
 
@@ -37,14 +37,14 @@ END_TEST
 static void assert_all_wrong(uint64_t seed, uint32_t shard, uint32_t pl)
 {
 	first = UINT64_MAX;
-	ck_assert_uint_gt(bytes_verify(plane, PLANE, seed, shard, pl, &first), PLANE * 9 / 10);
+	ck_assert_uint_gt(bytes_verify(plane, PLANE, seed, shard, pl, false, &first), PLANE * 9 / 10);
 	ck_assert_uint_lt(first, 8);
-	ck_assert_uint_gt(bytes_sample(plane, PLANE, seed, shard, pl, 5, &first), 0);
+	ck_assert_uint_gt(bytes_sample(plane, PLANE, seed, shard, pl, false, 5, &first), 0);
 }
 
 START_TEST(key_shard_and_plane_all_count)
 {
-	bytes_fill(plane, PLANE, 77, 1, 2);
+	bytes_fill(plane, PLANE, 77, 1, 2, false);
 	assert_all_wrong(78, 1, 2);
 	assert_all_wrong(77, 0, 2);
 	assert_all_wrong(77, 2, 1);
@@ -54,7 +54,7 @@ END_TEST
 
 START_TEST(bytes_at_another_place_are_wrong)
 {
-	bytes_fill(other, PLANE, 77, 0, 0);
+	bytes_fill(other, PLANE, 77, 0, 0, false);
 	memcpy(plane, other + 1, PLANE - 8);
 	plane[PLANE / 8 - 1] = other[0];
 	assert_all_wrong(77, 0, 0);
@@ -69,36 +69,58 @@ START_TEST(every_single_byte_is_checked)
 {
 	uint32_t i;
 
-	bytes_fill(plane, PLANE, 3, 0, 0);
+	bytes_fill(plane, PLANE, 3, 0, 0, false);
 	for (i = 0; i < PLANE; i++) {
 		((uint8_t *)plane)[i] ^= 0x10;
-		ck_assert_uint_eq(bytes_verify(plane, PLANE, 3, 0, 0, &first), 1);
+		ck_assert_uint_eq(bytes_verify(plane, PLANE, 3, 0, 0, false, &first), 1);
 		ck_assert_uint_eq(first, i);
 		((uint8_t *)plane)[i] ^= 0x10;
 	}
-	ck_assert_uint_eq(bytes_verify(plane, PLANE, 3, 0, 0, &first), 0);
+	ck_assert_uint_eq(bytes_verify(plane, PLANE, 3, 0, 0, false, &first), 0);
 }
 END_TEST
 
 START_TEST(wrong_bytes_are_counted)
 {
-	bytes_fill(plane, PLANE, 3, 0, 0);
+	bytes_fill(plane, PLANE, 3, 0, 0, false);
 	((uint8_t *)plane)[9] ^= 1;
 	((uint8_t *)plane)[10] ^= 1;
 	((uint8_t *)plane)[500] ^= 1;
-	ck_assert_uint_eq(bytes_verify(plane, PLANE, 3, 0, 0, &first), 3);
+	ck_assert_uint_eq(bytes_verify(plane, PLANE, 3, 0, 0, false, &first), 3);
 	ck_assert_uint_eq(first, 9);
 }
 END_TEST
 
 START_TEST(sample_sees_both_ends)
 {
-	bytes_fill(plane, PLANE, 3, 0, 0);
+	bytes_fill(plane, PLANE, 3, 0, 0, false);
 	((uint8_t *)plane)[0] ^= 1;
-	ck_assert_uint_gt(bytes_sample(plane, PLANE, 3, 0, 0, 1, &first), 0);
-	bytes_fill(plane, PLANE, 3, 0, 0);
+	ck_assert_uint_gt(bytes_sample(plane, PLANE, 3, 0, 0, false, 1, &first), 0);
+	bytes_fill(plane, PLANE, 3, 0, 0, false);
 	((uint8_t *)plane)[PLANE - 1] ^= 1;
-	ck_assert_uint_gt(bytes_sample(plane, PLANE, 3, 0, 0, 1, &first), 0);
+	ck_assert_uint_gt(bytes_sample(plane, PLANE, 3, 0, 0, false, 1, &first), 0);
+}
+END_TEST
+
+/* Values near one, so that a codec makes something of them; as well checked as the others. */
+START_TEST(bf16_values_vary_as_far_as_they_may)
+{
+	uint64_t any = 0, all = ~0ull;
+
+	bytes_fill(plane, PLANE, 3, 0, 0, true);
+	ck_assert_uint_eq(bytes_verify(plane, PLANE, 3, 0, 0, true, &first), 0);
+	ck_assert_uint_eq(bytes_sample(plane, PLANE, 3, 0, 0, true, 5, &first), 0);
+	for (uint32_t i = 0; i < PLANE / 8; i++) {
+		any |= plane[i] ^ 0x3f803f803f803f80ull;
+		all &= plane[i] ^ 0x3f803f803f803f80ull;
+	}
+	ck_assert_uint_eq(any, 0x83ff83ff83ff83ffull);
+	ck_assert_uint_eq(all, 0);
+	((uint8_t *)plane)[77] ^= 2;
+	ck_assert_uint_eq(bytes_verify(plane, PLANE, 3, 0, 0, true, &first), 1);
+	ck_assert_uint_eq(first, 77);
+	ck_assert_uint_gt(bytes_verify(plane, PLANE, 4, 0, 0, true, &first), PLANE / 2);
+	ck_assert_uint_gt(bytes_verify(plane, PLANE, 3, 0, 0, false, &first), PLANE / 2);
 }
 END_TEST
 
@@ -554,7 +576,7 @@ int main(void)
 	add(s, "bytes", (const TTest *const[]){ filled_plane_verifies,
 	    key_shard_and_plane_all_count, bytes_at_another_place_are_wrong,
 	    every_single_byte_is_checked, wrong_bytes_are_counted, sample_sees_both_ends,
-	    seed_depends_on_the_whole_key, NULL });
+	    bf16_values_vary_as_far_as_they_may, seed_depends_on_the_whole_key, NULL });
 	add(s, "latencies", (const TTest *const[]){ classes_hold_their_values,
 	    classes_are_contiguous, quantiles_of_a_ramp, NULL });
 	add(s, "plan", (const TTest *const[]){ equal_ids_have_equal_keys,

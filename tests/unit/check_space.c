@@ -127,11 +127,68 @@ START_TEST(max_slots)
 }
 END_TEST
 
-START_TEST(reserved)
+/* 4096 bytes: 16 tokens of 64 channels, K and V. */
+static void with_codec(unsigned id)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(m.group[0].resv); i++) {
-		m.group[0].resv[i] = 1;
-		refused("resv");
+	m.group[0].codec = (struct kvmd_codec) {
+		.id = (uint8_t)id, .dtype = KVMD_DTYPE_BF16, .parts = 2, .channels = 64, .kv_run = 1,
+	};
+}
+
+START_TEST(codec_reserved)
+{
+	m.group[0].codec.resv0 = 1;
+	refused("resv0");
+	m.group[0].codec.resv1 = 1;
+	refused("resv1");
+	for (size_t i = 0; i < ARRAY_SIZE(m.group[0].codec.resv2); i++) {
+		m.group[0].codec.resv2[i] = 1;
+		refused("resv2");
+	}
+}
+END_TEST
+
+/* All else valid, with a codec. */
+#define CODEC_REFUSED(field, value) do { \
+	with_codec(KVMD_CODEC_KIVI2); \
+	ck_assert_int_eq(space_check_geometry(&m, msg, sizeof(msg)), 0); \
+	m.group[0].codec.field = (value); \
+	refused("codec." #field); \
+} while (0)
+
+START_TEST(codec_fields)
+{
+	CODEC_REFUSED(id, KVMD_NR_CODEC);
+	CODEC_REFUSED(id, KVMD_CODEC_NONE);
+	CODEC_REFUSED(dtype, KVMD_DTYPE_NONE);
+	CODEC_REFUSED(dtype, KVMD_NR_DTYPE);
+	CODEC_REFUSED(scale_values, 16);
+	CODEC_REFUSED(scale_values, 65);
+	CODEC_REFUSED(parts, 0);
+	CODEC_REFUSED(channels, 0);
+	CODEC_REFUSED(channels, 63);
+	CODEC_REFUSED(kv_run, 2);
+	CODEC_REFUSED(exact_first, 3);
+	CODEC_REFUSED(exact_last, 3);
+	with_codec(KVMD_CODEC_WINDOW);
+	m.group[0].codec.scale_values = 64;
+	refused("codec.scale_values");
+	with_codec(KVMD_CODEC_WINDOW);
+	m.group[0].planes = KVMD_MAX_PLANES;
+	m.group[0].codec.parts = 2048;
+	refused("codec.parts");
+}
+END_TEST
+
+START_TEST(codecs_that_fit)
+{
+	for (unsigned id = KVMD_CODEC_WINDOW; id < KVMD_NR_CODEC; id++) {
+		with_codec(id);
+		ck_assert_msg(!space_check_geometry(&m, msg, sizeof(msg)), "%s", msg);
+		m.group[0].codec.exact_first = 2;
+		ck_assert_msg(!space_check_geometry(&m, msg, sizeof(msg)), "%s", msg);
+		m.group[0].codec.kv_run = 0;
+		ck_assert_msg(!space_check_geometry(&m, msg, sizeof(msg)), "%s", msg);
 	}
 }
 END_TEST
@@ -179,6 +236,8 @@ START_TEST(other_geometry_names_the_field)
 	differs(sp, "group[0].flags");
 	m.group[0].max_slots = 34;
 	differs(sp, "group[0].max_slots");
+	with_codec(KVMD_CODEC_WINDOW);
+	differs(sp, "group[0].codec.id");
 	m.group[0].max_slots = 0;	/* the daemon's choice was made */
 	ck_assert_int_eq(space_same_geometry(sp, &m, msg, sizeof(msg)), 0);
 }
@@ -370,7 +429,9 @@ int main(void)
 	tcase_add_test(tc, window);
 	tcase_add_test(tc, flags);
 	tcase_add_test(tc, max_slots);
-	tcase_add_test(tc, reserved);
+	tcase_add_test(tc, codec_reserved);
+	tcase_add_test(tc, codec_fields);
+	tcase_add_test(tc, codecs_that_fit);
 	tcase_add_test(tc, second_group_is_named);
 	tcase_add_test(tc, other_geometry_names_the_field);
 	tcase_add_test(tc, slots_from_the_budget);

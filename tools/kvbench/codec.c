@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * codec.c - part "codec": the lossless codec beside memcpy() of the same blocks.
+ * codec.c - part "codec": codecs beside memcpy() of the same blocks.
  *
  * One thread. Blocks of 512 KiB, more of them than caches hold, are copied, encoded
- * and decoded in turn; what is counted are the bytes of the values, for a copy and
- * both ways of the codec alike.
+ * and decoded in turn, one codec after the other; what is counted are the bytes of the
+ * values, for a copy and both ways of a codec alike.
  *
  * The values are like those of an attention layer, as far as exponents go: within a
  * channel they are Student's t with 5 degrees of freedom, whose tail is heavy;
@@ -23,10 +23,27 @@
 #define FRESH		4u	/* blocks that are made up; the others repeat them */
 #define DEGREES		5u
 
+#define GROUP		64u
+
 enum what { COPY, ENCODE, DECODE };
 
-static const struct codec_shape shape = { .tokens = TOKENS, .channels = CHANNELS };
-static const struct codec_ops *window;
+static struct one_codec {
+	enum codec_id id;
+	uint32_t group, axis;
+	enum row_id first;		/* of three: encode, decode, ratio */
+	double ratio;			/* bytes of values over bytes stored */
+} codecs[] = {
+	{ CODEC_WINDOW, 0, 0, ROW_WINDOW_ENCODE, 0 },
+	{ CODEC_FP8_E4M3, 0, 0, ROW_E4M3_ENCODE, 0 },
+	{ CODEC_FP8_E5M2, 0, 0, ROW_E5M2_ENCODE, 0 },
+	{ CODEC_INT8, GROUP, CODEC_PER_TOKEN, ROW_INT8_ENCODE, 0 },
+	{ CODEC_INT4, GROUP, CODEC_PER_TOKEN, ROW_INT4_ENCODE, 0 },
+	{ CODEC_KIVI2, GROUP, CODEC_PER_TOKEN, ROW_KIVI2_ENCODE, 0 },
+	{ CODEC_KIVI2, GROUP, CODEC_PER_CHANNEL, ROW_KIVI2_KEYS_ENCODE, 0 },
+};
+
+static struct codec_shape shape = { .tokens = TOKENS, .channels = CHANNELS };
+static const struct codec_ops *codec;	/* the one in turn, with @shape */
 static unsigned nr_blocks;
 static size_t slot;			/* bytes for an encoded one */
 static uint8_t *from, *coded, *to;	/* [nr_blocks] of BLOCK, @slot, BLOCK */
@@ -93,11 +110,21 @@ static void one(enum what what, unsigned i)
 	if (what == COPY)
 		memcpy(back, v, BLOCK);
 	else if (what == ENCODE)
-		err = window->encode(&shape, v, coded + i * slot, slot, &bytes[i]);
+		err = codec->encode(&shape, v, coded + i * slot, slot, &bytes[i]);
 	else
-		err = window->decode(&shape, coded + i * slot, bytes[i], back);
+		err = codec->decode(&shape, coded + i * slot, bytes[i], back);
 	if (err)
-		kvb_die("window: %s", strerror(-err));
+		kvb_die("%s: %s", codec->name, strerror(-err));
+}
+
+/* It is that one's turn: what is coded is by it. */
+static void take(const struct one_codec *c)
+{
+	codec = codec_get(c->id);
+	shape.group = c->group;
+	shape.axis = c->axis;
+	for (unsigned i = 0; i < nr_blocks; i++)
+		one(ENCODE, i);
 }
 
 /* GB/s: the median block's. */
@@ -116,26 +143,37 @@ static double slice(void *ctx)
 	return (double)BLOCK / sample_median(&s);
 }
 
+/* What window gives back is what there was; what the others do is tested elsewhere. */
+static void look_at(struct one_codec *c)
+{
+	size_t all = 0;
+
+	take(c);
+	for (unsigned i = 0; i < nr_blocks; i++) {
+		all += bytes[i];
+		one(DECODE, i);
+		if (codec->lossless && memcmp(from + i * BLOCK, to + i * BLOCK, BLOCK))
+			kvb_die("%s: other values came back", codec->name);
+	}
+	c->ratio = (double)(nr_blocks * BLOCK) / (double)all;
+}
+
 void kvb_codec_setup(void)
 {
 	nr_blocks = bench.quick ? 2 * FRESH : 128;
-	window = codec_get(CODEC_WINDOW);
-	/* On lines of their own, as blocks of a tier are. */
-	slot = align_up(window->encoded_max(&shape), 4096);
+	/* On lines of their own, as blocks of a tier are; window's may take the most. */
+	slot = align_up(codec_get(CODEC_WINDOW)->encoded_max(&shape), 4096);
 	from = get_memory(nr_blocks * BLOCK);
 	to = get_memory(nr_blocks * BLOCK);
 	coded = get_memory(nr_blocks * slot);
 	bytes = (size_t *)get_memory(nr_blocks * sizeof(*bytes));
-	for (unsigned i = 0; i < nr_blocks; i++) {
+	for (unsigned i = 0; i < nr_blocks; i++)
 		if (i < FRESH)
 			make_up((uint16_t *)(from + i * BLOCK));
 		else
 			memcpy(from + i * BLOCK, from + i % FRESH * BLOCK, BLOCK);
-		one(ENCODE, i);
-		one(DECODE, i);
-		if (memcmp(from + i * BLOCK, to + i * BLOCK, BLOCK))
-			kvb_die("window: other values came back");
-	}
+	for (size_t i = 0; i < ARRAY_SIZE(codecs); i++)
+		look_at(&codecs[i]);
 }
 
 void kvb_codec_round(void)
@@ -143,14 +181,14 @@ void kvb_codec_round(void)
 	static enum what what[] = { COPY, ENCODE, DECODE };
 	struct turn t[] = { { slice, &what[COPY], 0 }, { slice, &what[ENCODE], 0 },
 			    { slice, &what[DECODE], 0 } };
-	size_t all = 0;
 
-	take_turns(t, ARRAY_SIZE(t));
-	for (unsigned i = 0; i < nr_blocks; i++)
-		all += bytes[i];
-	row_add(ROW_WINDOW_ENCODE, t[0].ret, t[1].ret);
-	row_add(ROW_WINDOW_DECODE, t[0].ret, t[2].ret);
-	row_add(ROW_WINDOW_RATIO, 0, (double)(nr_blocks * BLOCK) / (double)all);
+	for (size_t i = 0; i < ARRAY_SIZE(codecs); i++) {
+		take(&codecs[i]);
+		take_turns(t, ARRAY_SIZE(t));
+		row_add(codecs[i].first, t[0].ret, t[1].ret);
+		row_add(codecs[i].first + 1, t[0].ret, t[2].ret);
+		row_add(codecs[i].first + 2, 0, codecs[i].ratio);
+	}
 }
 
 void kvb_codec_end(void)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * gpu.c - part "gpu": copies, slabs and sharing on an NVIDIA GPU.
+ * gpu.c - part "gpu": copies, slabs, sharing, kernels and an engine on an NVIDIA GPU.
  *
  * Each round measures the driver alone and the daemon's device in turn, slice by
  * slice. What cannot be measured is skipped with the reason, and the rest goes on:
@@ -57,21 +57,26 @@ void kvb_gpu_setup(void)
 	}
 	set_amounts(gpu_free);
 	gpu_peer_start();
+	gpu_kernels_fork();
 	visible_setup();
+	gpu_kernels_setup();
 	ready = !gpu_dev_open(text, sizeof(text)) && !plain_open(text, sizeof(text)) &&
 		!plain_buffers(gpu_dev_host(), gpu_amounts.span, text, sizeof(text));
-	if (!ready)
+	if (!ready) {
 		rows_skip_part(PART_GPU, text);
-	else
-		snprintf(bench.gpu + strlen(bench.gpu), sizeof(bench.gpu) - strlen(bench.gpu),
-			 ", %s; %llu MiB copied between", gpu_dev_model(),
-			 (unsigned long long)gpu_amounts.span >> 20);
+	} else {
+		kvb_append(bench.gpu, sizeof(bench.gpu), ", %s; %llu MiB copied between",
+			   gpu_dev_model(), (unsigned long long)gpu_amounts.span >> 20);
+		gpu_infer_setup();
+	}
 	cpu_client();
 }
 
 void kvb_gpu_end(void)
 {
 	visible_end();
+	gpu_infer_end();
+	gpu_kernels_end();
 	gpu_peer_end();
 	plain_close();
 	gpu_dev_close();
@@ -257,5 +262,9 @@ void kvb_gpu_round(void)
 		one_slab(i);
 	if (!interrupted)
 		visible();
+	if (!interrupted)
+		gpu_kernels_round();
+	if (!interrupted)
+		gpu_infer_round();
 	cpu_client();
 }

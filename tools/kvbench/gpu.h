@@ -5,7 +5,7 @@
  * Ours is the daemon's cuda device through struct dev_ops, driven by this process
  * as the core thread would, and a daemon with two clients. The floor is the driver
  * itself: cuMemcpyAsync of one large buffer, pinned in the same way, in the same
- * context (gpu_plain.c).
+ * context (gpu_plain.c). Kernels run in a process of their own, engines are programs.
  *
  * A context cannot be inherited: what asks the driver in another process is forked
  * before this one loads it (gpu_peer.c, gpu_visible.c), so gpu.c sets up in that order.
@@ -83,5 +83,19 @@ void visible_setup(void);
 /* Median time from publish to the other client's hit, us; < 0: *ret_why. */
 double visible_slice(unsigned which, const char **ret_why);
 void visible_end(void);
+
+/* ------------------------------------------------------------ gpu_kernels.c */
+
+/* A process for kernels, before this one has a driver; then a pool for it. */
+void gpu_kernels_fork(void);
+void gpu_kernels_setup(void);
+void gpu_kernels_round(void);
+void gpu_kernels_end(void);
+
+/* ------------------------------------------------------------ gpu_infer.c */
+
+void gpu_infer_setup(void);
+void gpu_infer_round(void);
+void gpu_infer_end(void);
 
 #endif

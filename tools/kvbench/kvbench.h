@@ -108,19 +108,6 @@ static inline void think(uint64_t t)
 
 /* --------------------------------------------------------------- session.c */
 
-enum part {
-	PART_RING	= 1 << 0,
-	PART_OPS	= 1 << 1,
-	PART_WAKE	= 1 << 2,
-	PART_IDLE	= 1 << 3,
-	PART_HASH	= 1 << 4,
-	PART_PEERS	= 1 << 5,
-	PART_BIG	= 1 << 6,
-	PART_TIER	= 1 << 7,
-	PART_GPU	= 1 << 8,
-	PART_CODEC	= 1 << 9,
-};
-
 struct bench {
 	unsigned parts;			/* enum part */
 	unsigned rounds;
@@ -133,7 +120,8 @@ struct bench {
 	char dir[64];			/* everything that is created lies here, */
 	const char *tier_at;		/* but for part tier: in a directory made there */
 	char tier_dir[4096];		/* "": not made */
-	char gpu[200];			/* part gpu's, or why there is none */
+	/* What was measured, for readers of the results; of gpu, or why there is none. */
+	char gpu[800], kernels[200], infer[300];
 };
 extern struct bench bench;
 extern volatile bool interrupted;	/* SIGINT or SIGTERM came */
@@ -144,51 +132,15 @@ void kvb_die(const char *fmt, ...) __printf(1, 2) __attribute__((noreturn));
 void kvb_note(const char *fmt, ...) __printf(1, 2);	/* to stderr */
 /* A forked child that dies with its parent: 0 in the child. */
 pid_t kvb_spawn(void);
+/* A program beside this one, else its name alone: execvp() looks in PATH. To be freed. */
+char *kvb_beside(const char *name);
+/* printf() behind what @text[n] has. */
+void kvb_append(char *text, size_t n, const char *fmt, ...) __printf(3, 4);
 void kvb_reap(pid_t pid, int sig);		/* send @sig, wait for its end */
 
 /* ------------------------------------------------------------------ rows.c */
 
-enum row_id {
-	ROW_NOP, ROW_PHASE, ROW_BATCH, ROW_PIPE,
-	ROW_OPEN100, ROW_OPEN1000, ROW_MISS100, ROW_CLOSE100, ROW_LOOKUP100,
-	ROW_ALLOC1, ROW_ALLOC256, ROW_PUBLISH100, ROW_OPEN_NOP, ROW_PUBLISH_NOP, ROW_OPEN_SYNC,
-	ROW_WAKE20, ROW_WAKE100, ROW_WAKE, ROW_ADAPT, ROW_ADAPT_CPU, ROW_SEND,
-	ROW_SYSCALLS, ROW_WAIT_SYSCALLS, ROW_IDLE, ROW_IDLE_WAKEUPS,
-	ROW_UNIX, ROW_ZMQ,
-	ROW_HASH, ROW_HASH_PY, ROW_HASH_PICKLE, ROW_EXTEND_CHAIN,
-	ROW_META, ROW_RSS, ROW_START, ROW_COLD,
-	/* in threes: blocks of 256 KiB, 512 KiB, 2 MiB */
-	ROW_DISK_WRITE, ROW_DISK_WRITE_512K, ROW_DISK_WRITE_2M,
-	ROW_DISK_READ, ROW_DISK_READ_512K, ROW_DISK_READ_2M,
-	ROW_DISK_WRITE_MIN, ROW_DISK_READ_MIN, ROW_DISK_WRITE_QD8, ROW_DISK_READ_QD8,
-	ROW_TIER_WRITE, ROW_TIER_WRITE_512K, ROW_TIER_WRITE_2M,
-	ROW_TIER_READ, ROW_TIER_READ_512K, ROW_TIER_READ_2M,
-	ROW_TIER_MIX, ROW_TIER_MIX_WRITE,
-	ROW_CPU_WRITE, ROW_CPU_READ, ROW_CPU_VERIFY,
-	ROW_RAM_COPY, ROW_RAM_MEMCPY, ROW_RAM_SUM,
-	ROW_NOP_TIER, ROW_NOP_TRAFFIC,
-	ROW_RECOVER, ROW_RECOVER_WALL, ROW_RECOVER_OPEN,
-	ROW_POOL_TOUCH, ROW_ATTACH,
-	/* in fives: blocks of 64 KiB, 256 KiB, 1 MiB, 2 MiB, 4 MiB */
-	ROW_D2H, ROW_D2H_256K, ROW_D2H_1M, ROW_D2H_2M, ROW_D2H_4M,
-	ROW_H2D, ROW_H2D_256K, ROW_H2D_1M, ROW_H2D_2M, ROW_H2D_4M,
-	ROW_D2H_ALONE, ROW_H2D_ALONE, ROW_BOTH_WAYS,
-	ROW_D2H_SUMS, ROW_H2D_SUMS, ROW_D2H_64K_SUMS, ROW_H2D_64K_SUMS,
-	ROW_LAYOUT,
-	/* in threes: 64 MiB, 256 MiB, 1 GiB */
-	ROW_SLAB_CREATE, ROW_SLAB_CREATE_256M, ROW_SLAB_CREATE_1G,
-	ROW_SLAB_IMPORT, ROW_SLAB_IMPORT_256M, ROW_SLAB_IMPORT_1G,
-	ROW_VISIBLE,
-	ROW_WINDOW_ENCODE, ROW_WINDOW_DECODE, ROW_WINDOW_RATIO,
-	NR_ROW
-};
-
-/* One round's pair; @floor 0: this row has none. */
-void row_add(enum row_id r, double floor, double ours);
-void rows_print_text(void);
-int rows_print_json(double calib, unsigned dropped, unsigned noisy);
-void rows_skip(enum row_id r, const char *why);	/* why it has no values */
-void rows_skip_part(enum part part, const char *why);
+#include "tools/kvbench/rows.h"
 
 double kvb_median(double *v, unsigned n);	/* sorts */
 
@@ -286,6 +238,12 @@ void kvb_gpu_end(void);
 void kvb_codec_setup(void);
 void kvb_codec_round(void);
 void kvb_codec_end(void);
+void kvb_kernels_setup(void);
+void kvb_kernels_round(void);
+void kvb_kernels_end(void);
+void kvb_infer_setup(void);
+void kvb_infer_round(void);
+void kvb_infer_end(void);
 
 /* The daemon that always spins, shared by the parts that want one. */
 extern struct kvmd_proc busy;

@@ -5,7 +5,6 @@
  * Options, and the order of things. kvbench.h says how is measured.
  */
 #include <getopt.h>
-#include <limits.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -14,7 +13,7 @@
 #include "tools/kvbench/kvbench.h"
 
 #define CALIB_LIMIT	1.5
-#define ALL_PARTS	0x7fu	/* all but tier, gpu and codec */
+#define NAMED_PARTS	(PART_TIER | PART_GPU)	/* not run unless they are named */
 
 static const struct {
 	const char *name;
@@ -36,10 +35,14 @@ static const struct {
 	  NULL, kvb_idle_end },
 	{ "tier", PART_TIER, "disk and RAM beside fio, bare copies and page touches (when named)",
 	  kvb_tier_setup, kvb_tier_round, kvb_tier_end },
-	{ "gpu", PART_GPU, "copies, slabs and sharing on a GPU beside bare driver calls (when named)",
+	{ "gpu", PART_GPU, "copies, slabs, kernels and kvinfer on a GPU (when named)",
 	  kvb_gpu_setup, kvb_gpu_round, kvb_gpu_end },
-	{ "codec", PART_CODEC, "lossless coding of bf16 beside memcpy (when named)",
+	{ "codec", PART_CODEC, "coding of bf16 beside memcpy",
 	  kvb_codec_setup, kvb_codec_round, kvb_codec_end },
+	{ "kernels", PART_KERNELS, "attention on the pool's blocks beside private memory",
+	  kvb_kernels_setup, kvb_kernels_round, kvb_kernels_end },
+	{ "infer", PART_INFER, "kvinfer's first token, warm beside cold", kvb_infer_setup,
+	  kvb_infer_round, kvb_infer_end },
 };
 
 /* ------------------------------------------------------------------ options */
@@ -48,7 +51,7 @@ static void usage(FILE *f)
 {
 	fputs("usage: kvbench [OPTION]... [PART]...\n"
 	      "Measure kvmd beside the floors of this machine, as ratios.\n\n"
-	      "Parts (all but tier, gpu and codec when none is named):\n", f);
+	      "Parts (all but tier and gpu when none is named):\n", f);
 	for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
 		fprintf(f, "  %-7s %s\n", parts[i].name, parts[i].help);
 	fputs("\nOptions:\n"
@@ -105,6 +108,15 @@ static void go_quick(void)
 	bench.big_blocks = 1 << 16;
 }
 
+static unsigned all_parts(void)
+{
+	unsigned all = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
+		all |= parts[i].parts;
+	return all & ~(unsigned)NAMED_PARTS;
+}
+
 static int parse_part(const char *name)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
@@ -113,7 +125,7 @@ static int parse_part(const char *name)
 			return 0;
 		}
 	if (!strcmp(name, "all")) {
-		bench.parts |= ALL_PARTS;
+		bench.parts |= all_parts();
 		return 0;
 	}
 	return bad_usage("no part '%s'", name);
@@ -172,7 +184,7 @@ static int parse_options(int argc, char **argv, const char **ret_cpus)
 			return c;
 	}
 	if (!bench.parts)
-		bench.parts = ALL_PARTS;
+		bench.parts = all_parts();
 	if (bench.parts == PART_BIG && !bench.quick)
 		bench.big_blocks = 16 << 20;
 	if (blocks)
@@ -182,24 +194,6 @@ static int parse_options(int argc, char **argv, const char **ret_cpus)
 	if (rounds)
 		bench.rounds = (unsigned)rounds;
 	return -1;
-}
-
-/* @name beside this program, else as it is: execvp() looks in PATH. */
-static const char *beside(const char *name)
-{
-	static char path[PATH_MAX + 32];
-	char exe[PATH_MAX], *slash;
-	ssize_t len = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
-
-	if (len <= 0)
-		return name;
-	exe[len] = 0;
-	slash = strrchr(exe, '/');
-	if (!slash)
-		return name;
-	*slash = 0;
-	snprintf(path, sizeof(path), "%s/%s", exe, name);
-	return access(path, X_OK) ? name : path;
 }
 
 /* -------------------------------------------------------------- the session */
@@ -236,7 +230,7 @@ int main(int argc, char **argv)
 	tty = isatty(STDERR_FILENO);
 	session_init();
 	if (!bench.kvmd)
-		bench.kvmd = beside(KVMD_DAEMON_NAME);
+		bench.kvmd = kvb_beside(KVMD_DAEMON_NAME);
 	cpus_init(cpus);
 	timing_init();
 	each_part(0);

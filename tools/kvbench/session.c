@@ -6,6 +6,7 @@
  * directory of its own, removed at exit however that comes.
  */
 #include <dirent.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -129,6 +130,36 @@ void kvb_reap(pid_t pid, int sig)
 			;
 	}
 	replace_child(pid, 0);
+}
+
+char *kvb_beside(const char *name)
+{
+	char exe[PATH_MAX], *slash, *path;
+	ssize_t len = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+
+	exe[len > 0 ? len : 0] = 0;
+	slash = strrchr(exe, '/');
+	if (slash)
+		*slash = 0;
+	if (asprintf(&path, "%s/%s", slash ? exe : ".", name) < 0)
+		kvb_die("no memory");
+	if (slash && !access(path, X_OK))
+		return path;
+	free(path);
+	path = strdup(name);
+	if (!path)
+		kvb_die("no memory");
+	return path;
+}
+
+void kvb_append(char *text, size_t n, const char *fmt, ...)
+{
+	size_t at = strlen(text);
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text + at, n - at, fmt, ap);
+	va_end(ap);
 }
 
 static void make_dir(void)

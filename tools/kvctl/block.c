@@ -16,6 +16,8 @@ static const struct ctl_col cols[] = {
 	{ "slot",	"slot",		CTL_NUM,	true,	NULL },
 	{ "ram",	"ram_place",	CTL_NUM,	false,	NULL },
 	{ "disk",	"disk_place",	CTL_NUM,	false,	NULL },
+	{ "ram_coded",	"ram_coded",	CTL_BOOL,	false,	NULL },
+	{ "disk_coded",	"disk_coded",	CTL_BOOL,	false,	NULL },
 	{ "moving",	"moving",	CTL_BOOL,	false,	NULL },
 	{ "leases",	"leases",	CTL_NUM,	true,	NULL },
 	{ "children",	"children",	CTL_NUM,	true,	NULL },

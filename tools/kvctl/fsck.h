@@ -28,6 +28,7 @@ struct fsck_space {
 	struct disk_space e;		/* the copy that counts */
 	bool there;
 	uint64_t nr_live, live_bytes;
+	uint64_t coded_bytes[KVMD_MAX_GROUPS]; /* of a coded block; 0: there is none */
 };
 
 struct fsck_file {

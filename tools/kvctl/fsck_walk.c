@@ -17,6 +17,7 @@
 
 #include "kvmd/lib/mem.h"
 #include "kvmd/lib/sum.h"
+#include "kvmd/codec.h"
 
 #define PIECE_BYTES	(1u << 20)	/* of a payload read at once */
 
@@ -129,6 +130,8 @@ static void walk_space(struct walk *w, uint32_t idx, const struct disk_space *co
 			sp->e = copies[i];
 		sp->there = true;
 	}
+	for (uint32_t g = 0; sp->there && g < sp->e.nr_groups; g++)
+		sp->coded_bytes[g] = kvmd_codec_bytes(&sp->e.group[g], sp->e.nr_shards);
 }
 
 static void walk_spaces(struct walk *w)
@@ -194,6 +197,12 @@ static uint64_t block_bytes(const struct disk_space *e, uint32_t g)
 	return e->group[g].flags & KVMD_GROUP_REPLICA ? one : one * e->nr_shards;
 }
 
+/* What the payload of @h should have, its group and codec being the space's. */
+static uint64_t stored_bytes(const struct fsck_space *sp, const struct disk_header *h)
+{
+	return h->codec ? sp->coded_bytes[h->group] : block_bytes(&sp->e, h->group);
+}
+
 /* A header that is right in itself, at @off of the file. */
 static void walk_block(struct walk *w, uint32_t seg, const struct disk_header *h, uint64_t off)
 {
@@ -223,10 +232,14 @@ static void walk_block(struct walk *w, uint32_t seg, const struct disk_header *h
 	else if (h->group >= sp->e.nr_groups)
 		fault(w, off, "header in segment %u: group %u of %u", seg, h->group,
 		      sp->e.nr_groups);
-	else if (h->bytes != block_bytes(&sp->e, h->group))
+	else if (h->codec && h->codec != sp->e.group[h->group].codec.id)
+		fault(w, off, "header in segment %u: coded by %s, the group's codec is %s", seg,
+		      kvmd_codec_name(h->codec),
+		      kvmd_codec_name(sp->e.group[h->group].codec.id));
+	else if (h->bytes != stored_bytes(sp, h))
 		fault(w, off, "header in segment %u: %llu bytes, a block of the space has %llu",
 		      seg, (unsigned long long)h->bytes,
-		      (unsigned long long)block_bytes(&sp->e, h->group));
+		      (unsigned long long)stored_bytes(sp, h));
 	f->nr_live++;
 	f->live_bytes += h->bytes;
 	sp->nr_live++;

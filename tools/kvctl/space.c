@@ -13,6 +13,7 @@ static const struct ctl_col cols[] = {
 	{ "shards",	"shards",		CTL_NUM,	false,	NULL },
 	{ "device",	"device",		CTL_STR,	false,	NULL },
 	{ "block_tokens", "block_tokens",	CTL_NUM,	false,	NULL },
+	{ "codec",	"codec",		CTL_STR,	false,	NULL },
 	{ "slots",	"slots",		CTL_NUM,	true,	NULL },
 	{ "leased",	"leased_slots",		CTL_NUM,	true,	NULL },
 	{ "idle",	"idle_slots",		CTL_NUM,	true,	NULL },
@@ -42,6 +43,10 @@ static const struct ctl_col group_cols[] = {
 	{ "high",	"wmark_high_slots",	CTL_NUM,	true,	NULL },
 	{ "waiting",	"waiting_allocations",	CTL_NUM,	true,	NULL },
 	{ "policy",	"policy",		CTL_STR,	true,	NULL },
+	{ "codec",	"codec",		CTL_STR,	true,	NULL },
+	{ "below",	"below_bytes",		CTL_BYTES,	true,	NULL },
+	{ "ratio",	"codec_ratio",		CTL_STR,	true,	NULL },
+	{ "error",	"codec_max_error",	CTL_STR,	false,	NULL },
 	{ 0 },
 };
 

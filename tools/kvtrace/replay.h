@@ -16,6 +16,7 @@
 #define KVTRACE_REPLAY_H
 
 #include <kvclient.h>
+#include <kvmd/codec.h>
 #include <kvmd/stats.h>
 #include <sys/types.h>
 
@@ -50,6 +51,7 @@ struct replay_opts {
 	uint64_t cap_value;		/* blocks or bytes */
 	uint64_t block_bytes;		/* of one block over all planes and shards */
 	uint32_t planes, shards;
+	uint32_t codec;			/* enum kvmd_codec_id; blocks have bf16 values then */
 	enum replay_verify verify;
 	enum replay_time time;
 	double scale;			/* trace seconds in one real one (TIME_SCALED) */
@@ -122,6 +124,8 @@ uint32_t plan_output_blocks(const struct replay_plan *p, uint64_t i);
 void plan_fit(uint64_t slots, uint32_t *prompt, uint32_t *output);
 /* KVMD_HINT_* of request @i. */
 uint32_t plan_hint(const struct replay_plan *p, uint64_t i);
+/* What the space's one group is; max_slots is the caller's. */
+void plan_group(const struct replay_opts *o, uint32_t block_tokens, struct kvmd_group *ret_g);
 /* Memory of one block in a lower tier, and bytes of such a tier; 0: there is none. */
 uint64_t plan_place_bytes(const struct replay_opts *o);
 uint64_t plan_tier_bytes(const struct replay_plan *p, const struct replay_size *s);

@@ -10,6 +10,8 @@
 
 #define STRIDE	0xd1342543de82ef95ULL
 #define MULT	0xaf251af3b0f025b5ULL
+#define BF16_ONES 0x3f803f803f803f80ULL	/* four times 1.0 */
+#define BF16_VARY 0x83ff83ff83ff83ffULL	/* sign, mantissa and three bits of the exponent */
 
 uint64_t bytes_seed(const void *key)
 {
@@ -24,20 +26,33 @@ static uint64_t plane_base(uint64_t seed, uint32_t shard, uint32_t plane)
 	return bytes_mix(seed ^ bytes_mix((uint64_t)shard << 32 | plane));
 }
 
-static inline uint64_t word(uint64_t base, uint64_t i)
-{
-	uint64_t x = base + i * STRIDE;
+/* The bits of a word that vary, and what the others are. */
+struct form {
+	uint64_t base, vary, ones;
+};
 
-	x = (x ^ x >> 32) * MULT;
-	return x ^ x >> 29;
+static struct form form_of(uint64_t seed, uint32_t shard, uint32_t plane, bool bf16)
+{
+	uint64_t base = plane_base(seed, shard, plane);
+
+	return bf16 ? (struct form){ base, BF16_VARY, BF16_ONES } : (struct form){ base, ~0ULL, 0 };
 }
 
-void bytes_fill(void *p, uint64_t bytes, uint64_t seed, uint32_t shard, uint32_t plane)
+static inline uint64_t word(const struct form *f, uint64_t i)
 {
-	uint64_t base = plane_base(seed, shard, plane), *w = p, i;
+	uint64_t x = f->base + i * STRIDE;
+
+	x = (x ^ x >> 32) * MULT;
+	return ((x ^ x >> 29) & f->vary) ^ f->ones;
+}
+
+void bytes_fill(void *p, uint64_t bytes, uint64_t seed, uint32_t shard, uint32_t plane, bool bf16)
+{
+	const struct form f = form_of(seed, shard, plane, bf16);
+	uint64_t *w = p, i;
 
 	for (i = 0; i < bytes / 8; i++)
-		w[i] = word(base, i);
+		w[i] = word(&f, i);
 }
 
 /* Bytes of word @i that differ from @have, which is known to. */
@@ -58,18 +73,19 @@ static uint64_t word_wrong(uint64_t have, uint64_t want, uint64_t i, uint64_t be
 }
 
 uint64_t bytes_verify(const void *p, uint64_t bytes, uint64_t seed, uint32_t shard,
-		      uint32_t plane, uint64_t *ret_first)
+		      uint32_t plane, bool bf16, uint64_t *ret_first)
 {
-	uint64_t base = plane_base(seed, shard, plane), wrong = 0, bad = 0, i;
+	const struct form f = form_of(seed, shard, plane, bf16);
+	uint64_t wrong = 0, bad = 0, i;
 	const uint64_t *w = p;
 
 	for (i = 0; i < bytes / 8; i++)
-		bad |= w[i] ^ word(base, i);
+		bad |= w[i] ^ word(&f, i);
 	if (likely(!bad))
 		return 0;
 	for (i = 0; i < bytes / 8; i++)
-		if (w[i] != word(base, i))
-			wrong += word_wrong(w[i], word(base, i), i, wrong, ret_first);
+		if (w[i] != word(&f, i))
+			wrong += word_wrong(w[i], word(&f, i), i, wrong, ret_first);
 	/* It was wrong when first looked at, even if it is right by now. */
 	if (!wrong)
 		*ret_first = 0;
@@ -77,17 +93,18 @@ uint64_t bytes_verify(const void *p, uint64_t bytes, uint64_t seed, uint32_t sha
 }
 
 uint64_t bytes_sample(const void *p, uint64_t bytes, uint64_t seed, uint32_t shard,
-		      uint32_t plane, uint64_t pick, uint64_t *ret_first)
+		      uint32_t plane, bool bf16, uint64_t pick, uint64_t *ret_first)
 {
-	uint64_t base = plane_base(seed, shard, plane), nr = bytes / 8, wrong = 0;
+	const struct form f = form_of(seed, shard, plane, bf16);
+	uint64_t nr = bytes / 8, wrong = 0;
 	const uint64_t *w = p;
 	unsigned int n;
 
 	for (n = 0; n < BYTES_SAMPLE; n++) {
 		uint64_t i = n == 0 ? 0 : n == 1 ? nr - 1 : bytes_mix(pick + n) % nr;
 
-		if (w[i] != word(base, i))
-			wrong += word_wrong(w[i], word(base, i), i, wrong, ret_first);
+		if (w[i] != word(&f, i))
+			wrong += word_wrong(w[i], word(&f, i), i, wrong, ret_first);
 	}
 	return wrong;
 }

@@ -35,10 +35,7 @@ static void space_fill(struct kvc_space *sp, const struct replay_run *r, uint32_
 	sp->salt_bytes = sizeof(o->seed);
 	sp->nr_groups = 1;
 	sp->nr_shards = o->shards;
-	sp->group[0].planes = o->planes;
-	sp->group[0].plane_bytes = o->block_bytes / o->planes / o->shards;
-	sp->group[0].block_tokens = r->plan->t.block_tokens;
-	sp->group[0].rule = KVMD_RULE_FULL;
+	plan_group(o, r->plan->t.block_tokens, &sp->group[0]);
 	sp->group[0].max_slots = (uint32_t)r->slots + 1;	/* slot 0 is nobody's */
 }
 

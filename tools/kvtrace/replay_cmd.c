@@ -2,6 +2,7 @@
 /*
  * replay_cmd.c - `kvtrace replay`: its passes, one daemon each.
  */
+#include <inttypes.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -82,6 +83,30 @@ static int do_passes(const struct replay_plan *p, struct replay_result *res)
 	return err;
 }
 
+/* Tokens of a block are known by now. */
+static int check_codec(const struct replay_plan *p)
+{
+	const struct replay_opts *o = p->o;
+	const char *wrong;
+	struct kvmd_group g;
+
+	if (!o->codec)
+		return KVT_OK;
+	plan_group(o, p->t.block_tokens, &g);
+	wrong = kvmd_codec_wrong(&g);
+	if (wrong) {
+		kvt_warn("--codec: blocks of %" PRIu64 " bytes in %u planes on %u shards are no "
+			 "rows of %u tokens of bf16: %s", o->block_bytes, o->planes, o->shards,
+			 p->t.block_tokens, wrong);
+		return KVT_REFUSED;
+	}
+	if (kvmd_codec_bytes(&g, o->shards))
+		return KVT_OK;
+	kvt_warn("--codec: it makes no block of %" PRIu64 " bytes smaller, in whole pages: give "
+		 "--block-bytes 32K or more", o->block_bytes);
+	return KVT_REFUSED;
+}
+
 static int replay(const struct replay_opts *o)
 {
 	struct replay_result *res = calloc(NR_REPLAY_PASS, sizeof(*res));
@@ -96,7 +121,9 @@ static int replay(const struct replay_opts *o)
 	err = plan_make(&p, o);
 	if (err)
 		goto out_free;
-	err = do_passes(&p, res);
+	err = check_codec(&p);
+	if (!err)
+		err = do_passes(&p, res);
 	for (i = 0; !err && i < NR_REPLAY_PASS; i++)
 		err = result_ok(&res[i]) ? KVT_OK : KVT_REFUSED;
 	plan_free(&p);

@@ -36,7 +36,7 @@ static const void *plane_read(struct device *d, const void *at, uint64_t bytes)
 static int plane_fill(struct device *d, void *at, uint64_t bytes, uint64_t seed, uint32_t sh,
 		      uint32_t pl)
 {
-	bytes_fill(d->buf ? d->buf : at, bytes, seed, sh, pl);
+	bytes_fill(d->buf ? d->buf : at, bytes, seed, sh, pl, d->o->codec);
 	return d->buf ? kvc_mem_put(d->k, at, d->buf, bytes) : 0;
 }
 
@@ -65,8 +65,9 @@ static uint64_t verify_plane(struct device *d, const struct work_step *s,
 
 	if (!p)
 		return bytes;
-	return it->kind == WORK_VERIFY ? bytes_verify(p, bytes, it->seed, sh, pl, ret_at) :
-		bytes_sample(p, bytes, it->seed, sh, pl, s->step, ret_at);
+	return it->kind == WORK_VERIFY ?
+		bytes_verify(p, bytes, it->seed, sh, pl, d->o->codec, ret_at) :
+		bytes_sample(p, bytes, it->seed, sh, pl, d->o->codec, s->step, ret_at);
 }
 
 /* Wrong bytes of one block. */

@@ -33,6 +33,8 @@ static const char help[] =
 "      --block-bytes B      bytes of a block over all planes and shards (4096)\n"
 "      --planes N           planes of a block (1)\n"
 "      --shards N           shards of a block (1)\n"
+"      --codec NAME         how blocks are kept below HBM: 'none' (default) or 'window',\n"
+"                           which is lossless; blocks hold bf16 values then\n"
 "  -C, --compare private    again, with an own pool of 1/N of the size for each client\n"
 "Tiers of the own daemon:\n"
 "      --ram SIZE           RAM below the pool: bytes, or '4x': so many times its blocks\n"
@@ -73,7 +75,7 @@ enum {
 	OPT_SERIAL = 256, OPT_CHUNK, OPT_HINTS, OPT_KILL, OPT_BLOCKS, OPT_BYTES, OPT_BLOCK_BYTES,
 	OPT_PLANES, OPT_SHARDS, OPT_SOCKET, OPT_ADMIN, OPT_POLICY, OPT_WATERMARKS, OPT_FULL,
 	OPT_NO_DECODE, OPT_PUBLISH_DECODE, OPT_CORRUPT, OPT_RAM, OPT_DISK, OPT_DISK_PATH, OPT_TPS,
-	OPT_BESIDE, OPT_NO_BESIDE, OPT_RESTART, OPT_NO_KEEPER, OPT_DEVICE,
+	OPT_BESIDE, OPT_NO_BESIDE, OPT_RESTART, OPT_NO_KEEPER, OPT_DEVICE, OPT_CODEC,
 };
 
 static const struct option options[] = {
@@ -90,6 +92,7 @@ static const struct option options[] = {
 	{ "block-bytes", required_argument, NULL, OPT_BLOCK_BYTES },
 	{ "planes", required_argument, NULL, OPT_PLANES },
 	{ "shards", required_argument, NULL, OPT_SHARDS },
+	{ "codec", required_argument, NULL, OPT_CODEC },
 	{ "compare", required_argument, NULL, 'C' },
 	{ "ram", required_argument, NULL, OPT_RAM },
 	{ "disk", required_argument, NULL, OPT_DISK },
@@ -243,6 +246,21 @@ static int take_time(struct replay_opts *o)
 	return 0;
 }
 
+static int take_codec(struct replay_opts *o)
+{
+	uint32_t i = 0;
+
+	while (i < KVMD_NR_CODEC && strcmp(kvmd_codec_name(i), optarg))
+		i++;
+	if (i == KVMD_NR_CODEC)
+		return kvt_usage("replay", "--codec: '%s' is no codec: none or window", optarg);
+	if (i > KVMD_CODEC_WINDOW)
+		return kvt_usage("replay", "--codec: %s is lossy, what it gives back cannot be "
+				 "compared: none or window", optarg);
+	o->codec = i;
+	return 0;
+}
+
 static int take_pool(struct replay_opts *o, int opt)
 {
 	switch (opt) {
@@ -261,6 +279,8 @@ static int take_pool(struct replay_opts *o, int opt)
 		return take_u32("planes", 1, KVMD_MAX_PLANES, &o->planes);
 	case OPT_SHARDS:
 		return take_u32("shards", 1, KVMD_MAX_SHARDS, &o->shards);
+	case OPT_CODEC:
+		return take_codec(o);
 	default:
 		return kvt_try_help("replay");
 	}

@@ -94,6 +94,25 @@ uint32_t plan_hint(const struct replay_plan *p, uint64_t i)
 	return goes_on ? KVMD_HINT_WILL_CONTINUE : KVMD_HINT_LAST;
 }
 
+/* As few parts to a plane as their number of channels allows. */
+void plan_group(const struct replay_opts *o, uint32_t block_tokens, struct kvmd_group *ret_g)
+{
+	struct kvmd_group g = {
+		.planes = o->planes, .plane_bytes = o->block_bytes / o->planes / o->shards,
+		.block_tokens = block_tokens, .rule = KVMD_RULE_FULL,
+	};
+	uint64_t row = g.plane_bytes / 2 / block_tokens, parts = 1;
+
+	while (row / parts > UINT16_MAX || (row % parts && parts < row))
+		parts++;
+	if (o->codec)
+		g.codec = (struct kvmd_codec) {
+			.id = (uint8_t)o->codec, .dtype = KVMD_DTYPE_BF16,
+			.parts = (uint16_t)parts, .channels = (uint16_t)(row / parts),
+		};
+	*ret_g = g;
+}
+
 uint64_t plan_place_bytes(const struct replay_opts *o)
 {
 	return align_up(o->block_bytes, 4096);

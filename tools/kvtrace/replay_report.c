@@ -231,9 +231,9 @@ static void text_head(const struct replay_plan *p, const struct replay_result *a
 	printf("%-20s %s: %" PRIu64 " requests, %u sessions, %u distinct blocks of %u tokens\n",
 	       "trace", o->path, p->t.nr_reqs, p->t.nr_sessions, p->t.nr_blocks,
 	       p->t.block_tokens);
-	printf("%-20s %" PRIu64 " blocks of %" PRIu64 " bytes (%u planes, %u shards), policy %s\n",
-	       "pool", a->slots, o->block_bytes, o->planes, o->shards,
-	       o->policy ? o->policy : "the daemon's");
+	printf("%-20s %" PRIu64 " blocks of %" PRIu64 " bytes (%u planes, %u shards), codec %s, "
+	       "policy %s\n", "pool", a->slots, o->block_bytes, o->planes, o->shards,
+	       kvmd_codec_name(o->codec), o->policy ? o->policy : "the daemon's");
 	printf("%-20s %u processes, requests %s, steps %u late, verify %s\n", "clients",
 	       o->clients, o->route == ROUTE_RR ? "in turn" : "by session", o->late,
 	       verify_names[o->verify]);
@@ -377,6 +377,7 @@ static int print_json(const struct replay_plan *p, const struct replay_result *r
 	json_u64(&j, "clients", o->clients);
 	json_u64(&j, "pool_blocks", a->slots);
 	json_u64(&j, "block_bytes", o->block_bytes);
+	json_str(&j, "codec", kvmd_codec_name(o->codec));
 	json_u64(&j, "late_steps", o->late);
 	json_str(&j, "verify", verify_names[o->verify]);
 	json_u64(&j, "trace_blocks", p->blocks);

@@ -30,6 +30,9 @@ static const struct {
 };
 
 static const struct row fates[] = {
+	ROW(BLOCKS_ENCODED, "coded"),
+	ROW(BLOCKS_DECODED, "decoded"),
+	ROW(CODEC_OVERFLOWS, "not coded"),
 	ROW(BLOCKS_SUNK_RAM, "sank to ram"),
 	ROW(BLOCKS_SUNK_DISK, "sank to disk"),
 	ROW(BLOCKS_REVIVED, "hit while they sank"),
@@ -54,6 +57,7 @@ static const struct row failures[] = {
 	ROW(LOADS_FAILED, "loads"),
 	ROW(MOVES_FAILED, "copies, reads and writes"),
 	ROW(CHECKSUM_ERRORS, "checksums"),
+	ROW(CODEC_FAILED, "coded blocks"),
 };
 
 /* ------------------------------------------------------------ text */
