@@ -65,7 +65,9 @@ for s in "${suites[@]}"; do
 done
 cp scripts/run-tests.sh scripts/gpu-check.sh scripts/gpu-bench.sh scripts/gpu-results.sh \
 	"$new/scripts/"
-[ ! -e tests/script.sh ] || cp tests/script.sh "$new/tests/"
+for f in tests/script.sh tests/infer.sh; do
+	[ ! -e "$f" ] || cp "$f" "$new/tests/"
+done
 printf '%s\n' "${list[@]}" >"$new/suites"
 { git describe --always --dirty 2>/dev/null || echo unknown; } >"$new/COMMIT"
 

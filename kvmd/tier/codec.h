@@ -2,8 +2,9 @@
 /*
  * codec.h - codecs for KV: a grid of bf16 values to fewer bytes and back.
  *
- * Pure functions: no allocation, no state, nothing logged; any thread. No tier
- * calls them yet, no space can ask for them: blocks are stored as they are.
+ * Pure functions: no allocation, no state, nothing logged; any thread. By the best
+ * instructions that the processor has, which write the same bits as all others. What
+ * the tiers store of a whole block is made of them by image.h.
  *
  * Shape. The values are a grid of @tokens rows and @channels columns of bf16, row
  * after row without gaps, numbered from 0. A group is, by @axis,

@@ -15,17 +15,7 @@
 
 set -u
 . "$(dirname "$0")/../script.sh"
-needs kvmd kvkeeper kvctl kvinfer
-[ "${KVMD_REAL_CUDA:-}" = 1 ] || needs fakecuda/libcuda.so.1 fakecuda/kernels_host.so
-prog=$O/kvinfer
-daemon='' nr=0
-ended()
-{
-	# shellcheck disable=SC2046
-	kill -9 $(jobs -p) 2>/dev/null
-	wait 2>/dev/null
-}
-unset KVMD_SOCKET KVMD_ADMIN_SOCKET KVMD_KERNELS
+. "$(dirname "$0")/../infer.sh"
 
 # Prompts: a text that all have in common, about 20 blocks, and questions.
 system=$(awk 'BEGIN { for (i = 0; i < 40; i++) printf "rule %d holds. ", i }')
@@ -37,70 +27,6 @@ q2=$(sed -n 2p "$tmp/questions")
 small=dim=64,layers=3,heads=4,kv_heads=2,ffn=128,vocab=256,max_tokens=2048
 # A block of it: 16 tokens * 3 layers * K and V * 2 heads * 16 values, 6 KiB.
 base="-j -m $small -c 32 -b 4 -n 12"
-
-# daemon CONF [WRAPPER]: a new one on $sock.
-serve()
-{
-	nr=$((nr + 1))
-	mkdir "$tmp/d$nr"
-	sock=$tmp/d$nr/s
-	printf '[daemon]\nsocket = %s\nlog_level = warn\n%s\n' "$sock" "$1" >"$tmp/d$nr/conf"
-	# shellcheck disable=SC2086
-	${2:-} "$O/kvmd" -c "$tmp/d$nr/conf" 2>"$tmp/d$nr/log" &
-	daemon=$!
-}
-# It ends as it should, and its invariants hold.
-served()
-{
-	"$O/kvctl" -s "$sock.admin" check >"$tmp/check" 2>&1 || fail "kvctl check: $(cat "$tmp/check")"
-	kill -TERM "$daemon"
-	wait "$daemon" || fail "kvmd ended with $?: $(cat "$tmp/d$nr/log")"
-	daemon=
-}
-stat() { "$O/kvctl" -s "$sock.admin" stat --prom 2>/dev/null | sed -n "s/^kvmd_$1 //p"; }
-stat_above()
-{
-	v=$(stat "$1")
-	[ "${v:-0}" -gt "$2" ] || fail "$what: $1 is '$v', not above $2"
-}
-
-# infer STATUS ARG...: on the daemon.
-infer()
-{
-	want=$1
-	shift
-	# shellcheck disable=SC2086
-	run "$want" $base -S "$sock" --wait 60 "$@"
-}
-# alone ARG...: a cache of its own; $alone has the sums of its answers, in order.
-alone()
-{
-	# shellcheck disable=SC2086
-	run 0 $base --private "$@"
-	alone=$(sums)
-	[ -n "$alone" ] || fail "$what: no answer"
-}
-# of KEY: values in the answers, by id and sample.
-of()
-{
-	grep '"type":"answer"' "$tmp/${2:-out}" | sort -t: -k4n |
-		sed -n "s/.*\"id\":\([0-9]*\),\"sample\":\([0-9]*\),.*\"$1\":\"\{0,1\}\([^,\"}]*\).*/\1.\2 \3/p" |
-		sort -V | sed 's/.* //'
-}
-sums() { of logits_sum "${1:-out}"; }
-# same: answers are those of `alone', and those without a cache.
-same()
-{
-	[ "$(sums "${1:-out}")" = "$alone" ] || fail "$what: logits are not those of an engine alone:" \
-		"$(sums "${1:-out}")" "/ $alone"
-	[ "$(of check "${1:-out}" | sort -u)" = equal ] || fail "$what: check: $(of check "${1:-out}")"
-}
-total() { sed -n "s/.*\"type\":\"totals\".*\"$1\":\([^,}]*\).*/\1/p" "$tmp/${2:-out}"; }
-total_above()
-{
-	v=$(total "$1")
-	[ "${v:-0}" -gt "$2" ] || fail "$what: total $1 is '$v', not above $2"
-}
 
 host="[device host-0]
 bytes = 8M
@@ -147,7 +73,7 @@ for p in $pids; do
 done
 what="three processes"
 for i in 1 2 3; do same "out$i"; done
-[ $(($(stat blocks_hit) + $(stat blocks_merged))) -gt 0 ] || fail "$what: nothing was shared"
+[ $(($(counter blocks_hit) + $(counter blocks_merged))) -gt 0 ] || fail "$what: nothing was shared"
 part "three processes at once"
 
 infer 0 --check -s "$system" -f "$tmp/questions" --kv-dtype e4m3
@@ -202,9 +128,9 @@ for more in "" "--layer-planes" "--codec window" "--codec window --layer-planes"
 	infer 0 --check $texts $more
 	same
 	total_above cached_tokens 0
-	stat_above blocks_evicted 0
-	stat_above blocks_loaded 0
-	case $more in *codec*) stat_above blocks_encoded 0; stat_above blocks_decoded 0 ;; esac
+	counter_above blocks_evicted 0
+	counter_above blocks_loaded 0
+	case $more in *codec*) counter_above blocks_encoded 0; counter_above blocks_decoded 0 ;; esac
 	served
 	part "tiers, eviction forced${more:+, $more}"
 done
@@ -214,7 +140,7 @@ for codec in int8 fp8_e4m3 int4,exact=1:1 kivi2,scale=32; do
 	# shellcheck disable=SC2086
 	infer 0 --check $texts --codec $codec
 	total_above cached_tokens 0
-	stat_above blocks_decoded 0
+	counter_above blocks_decoded 0
 	[ "$(of check | sort -u | head -1)" = differ ] || fail "$what: logits cannot be equal"
 	echo "  $codec: logits differ by at most $(of check_diff | sort -g | tail -1)"
 	served
@@ -253,22 +179,9 @@ part "a pool too small for one sequence"
 
 # ------------------------------------------------------------------- deaths
 
-# endless: an engine that has answered once and goes on, $engine; its lines in $tmp/endless.
-endless()
-{
-	rm -f "$tmp/fifo"
-	mkfifo "$tmp/fifo"
-	# shellcheck disable=SC2086
-	"$prog" $base -S "$sock" --wait 60 --repeat 2000 -s "$system" -f "$tmp/questions" "$@" \
-		>"$tmp/fifo" 2>"$tmp/endless.err" &
-	engine=$!
-	exec 9<"$tmp/fifo"
-	read -r line <&9 || fail "no answer: $(cat "$tmp/endless.err")"
-}
-
 serve "$host"
 alone -s "$system" -f "$tmp/questions"
-endless
+endless -s "$system" -f "$tmp/questions"
 kill -9 "$engine"
 wait "$engine" 2>/dev/null
 exec 9<&-
@@ -280,7 +193,7 @@ served
 part "kill -9 of an engine in mid-step"
 
 serve "$host"
-endless
+endless -s "$system" -f "$tmp/questions"
 cat <&9 >"$tmp/endless" &
 reader=$!
 kill -9 "$daemon"
@@ -294,9 +207,8 @@ daemon=
 part "kill -9 of the daemon: what is held is finished, and it is said"
 
 serve "$host" "$O/kvkeeper"
-endless --repeat 20
-kill -9 "$("$O/kvctl" -s "$sock.admin" status -j | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p')" ||
-	fail "no pid of the daemon"
+endless -s "$system" -f "$tmp/questions" --repeat 20
+kill_daemon
 cat <&9 >"$tmp/rest"
 wait "$engine" || fail "a daemon that came back: exit status $?: $(cat "$tmp/endless.err")"
 exec 9<&-
@@ -317,9 +229,7 @@ if [ "${KVMD_REAL_CUDA:-}" != 1 ]; then
 	CUDA_VISIBLE_DEVICES='' run 1 -j -m $small -d cuda --private -p "$q1"
 	grep -qE 'libcuda|GPU' "$tmp/err" || fail "$what: $(cat "$tmp/err")"
 	part "no GPU where one is asked for"
-	export KVMD_FAKECUDA="granularity=4096,mem=1G,delay=0,cpu=1${KVMD_FAKECUDA:+,$KVMD_FAKECUDA}"
-	export KVMD_FAKECUDA_STATE="$tmp/fakecuda" KVMD_KERNELS="fakecuda:$O/fakecuda/kernels_host.so"
-	export LD_LIBRARY_PATH="$O/fakecuda${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+	on_fake
 	gemm=plain
 fi
 base="$base -d cuda --gemm ${gemm:-auto}"
@@ -333,7 +243,7 @@ total_above cached_tokens 0
 if [ "${KVMD_REAL_CUDA:-}" != 1 ]; then
 	base="-j -m $small -c 32 -b 4 -n 12 --gemm plain"
 	run 0 $base --private -s "$system" -f "$tmp/questions"
-	[ "$(sums)" = "$alone" ] || fail "$what: the fake GPU's kernels do not do what the CPU's do"
+	[ "$(of logits_sum)" = "$alone" ] || fail "$what: the fake GPU's kernels do not do what the CPU's do"
 fi
 served
 if grep -s violation "$tmp"/err "$tmp"/d*/log; then fail "violations"; fi

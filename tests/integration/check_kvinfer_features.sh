@@ -15,16 +15,7 @@
 
 set -u
 . "$(dirname "$0")/../script.sh"
-needs kvmd kvkeeper kvctl kvinfer fakecuda/libcuda.so.1 fakecuda/kernels_host.so
-prog=$O/kvinfer
-daemon='' nr=0 sock=''
-ended()
-{
-	# shellcheck disable=SC2046
-	kill -9 $(jobs -p) 2>/dev/null
-	wait 2>/dev/null
-}
-unset KVMD_SOCKET KVMD_ADMIN_SOCKET KVMD_KERNELS
+. "$(dirname "$0")/../infer.sh"
 
 # A block of it: 16 tokens * 4 layers * K and V * 2 heads * 16 values, 8 KiB. Sums of the
 # plain GEMM are the same on every machine.
@@ -36,83 +27,6 @@ bytes = 16M
 [pool]
 slab_bytes = 256K"
 
-# serve CONF [WRAPPER]: a new daemon on $sock.
-serve()
-{
-	nr=$((nr + 1))
-	mkdir "$tmp/d$nr"
-	sock=$tmp/d$nr/s
-	printf '[daemon]\nsocket = %s\nlog_level = warn\n%s\n' "$sock" "$1" >"$tmp/d$nr/conf"
-	# shellcheck disable=SC2086
-	${2:-} "$O/kvmd" -c "$tmp/d$nr/conf" 2>"$tmp/d$nr/log" &
-	daemon=$!
-}
-# It ends as it should: nothing is held, and its invariants hold.
-served()
-{
-	"$O/kvctl" -s "$sock.admin" check >"$tmp/check" 2>&1 || fail "kvctl check: $(cat "$tmp/check")"
-	kill -TERM "$daemon"
-	wait "$daemon" || fail "kvmd ended with $?: $(cat "$tmp/d$nr/log")"
-	daemon=
-}
-stat_above()
-{
-	v=$("$O/kvctl" -s "$sock.admin" stat --prom | sed -n "s/^kvmd_$1 //p")
-	[ "${v:-0}" -gt "$2" ] || fail "$what: $1 is '$v', not above $2"
-}
-# infer STATUS ARG...: on the daemon.
-infer()
-{
-	want=$1
-	shift
-	# shellcheck disable=SC2086
-	run "$want" $base -S "$sock" --wait 60 "$@"
-}
-# alone ARG...: a cache of its own; $alone has the sums of its answers, in order.
-alone()
-{
-	# shellcheck disable=SC2086
-	run 0 $base --private "$@"
-	alone=$(of logits_sum)
-	[ -n "$alone" ] || fail "$what: no answer"
-}
-# of KEY [FILE]: values in the answers, by id and sample.
-of()
-{
-	sed -n "s/.*\"id\":\([0-9]*\),\"sample\":\([0-9]*\),.*\"$1\":\"\{0,1\}\([^,\"}]*\).*/\1.\2 \3/p" \
-		"$tmp/${2:-out}" | sort -V | sed 's/.* //'
-}
-# same: answers are those of `alone', and where they were checked those without a cache.
-same()
-{
-	[ "$(of logits_sum)" = "$alone" ] || fail "$what: other logits than an engine alone has:" \
-		"$(of logits_sum) / $alone"
-	case $(of check | sort -u) in equal | null) ;; *) fail "$what: check: $(of check)" ;; esac
-}
-# all_above KEY NUMBER: in every answer.
-all_above()
-{
-	for v in $(of "$1"); do
-		[ "$v" -gt "$2" ] || fail "$what: $1 is $v, not above $2"
-	done
-}
-all_are()
-{
-	[ "$(of "$1" | sort -u)" = "$2" ] || fail "$what: $1 is $(of "$1"), not $2"
-}
-# endless ARG...: an engine that has answered once and goes on: $engine; the rest in fd 9.
-endless()
-{
-	rm -f "$tmp/fifo"
-	mkfifo "$tmp/fifo"
-	# shellcheck disable=SC2086
-	"$prog" $base -S "$sock" --wait 60 --repeat 100000 -p "$text" "$@" \
-		>"$tmp/fifo" 2>"$tmp/endless.err" &
-	engine=$!
-	exec 9<"$tmp/fifo"
-	read -r _ <&9 || fail "no answer: $(cat "$tmp/endless.err")"
-}
-ask() { "$O/kvctl" -s "$sock.admin" "$@" -j | tr -d ' \n'; }
 # pid_of RANK: of the process of the session of $engine.
 pid_of()
 {
@@ -134,7 +48,7 @@ for n in 96 107; do	# the last block full, and not
 	same
 	[ "$(of computed_tokens | tr '\n' ' ')" = "$n 0 0 0 " ] ||
 		fail "$what: the prompt was computed more than once: $(of computed_tokens)"
-	[ $((n % 16)) = 0 ] || stat_above blocks_copied 2
+	[ $((n % 16)) = 0 ] || counter_above blocks_copied 2
 	infer 0 -n 40 -p "$p" --temperature 0.9 --samples 4 --window 48 --sinks 16 --check
 	[ "$(of check | sort -u)" = equal ] || fail "$what: check: $(of check)"
 	served
@@ -212,7 +126,7 @@ infer 1 -n 2000 -p "$text"
 has err "more memory"
 infer 0 -n 2000 -p "$text" --h2o 64
 all_above evicted_tokens 1900
-endless -n 500 --h2o 64 -b 1
+endless -p "$text" -n 500 --h2o 64 -b 1
 for _ in 1 2 3 4 5 6 7 8; do
 	read -r _ <&9
 	# At most what the last eviction left, a chunk, and the copy.
@@ -241,7 +155,7 @@ for t in 0 0.8; do
 	same
 	all_are computed_tokens 0
 	all_are ticket_gone false
-	stat_above seq_recvs 2
+	counter_above seq_recvs 2
 	served
 done
 part "prefill and decode in two processes"
@@ -315,7 +229,7 @@ for more in "" "--samples 2 --temperature 0.9" "--draft-layers 2 --draft-tokens 
 	# shellcheck disable=SC2086
 	infer 0 -n 40 -f "$tmp/texts" --ranks 2 --check $more
 	same
-	stat_above blocks_hit 6
+	counter_above blocks_hit 6
 	served
 done
 alone -n 60 -p "$text" --h2o 64 --ranks 2
@@ -325,7 +239,7 @@ same
 all_above evicted_tokens 0
 part "two ranks on one table"
 
-endless -n 100 --ranks 2
+endless -p "$text" -n 100 --ranks 2
 kill -9 "$(pid_of 1)"
 cat <&9 >/dev/null
 wait "$engine"
@@ -336,7 +250,7 @@ grep -q "rank 1 was killed by signal 9" "$tmp/endless.err" ||
 part "kill -9 of rank 1: rank 0 says so"
 
 # Both have the pipe: its end is the end of both.
-endless -n 100 --ranks 2
+endless -p "$text" -n 100 --ranks 2
 kill -9 "$engine"
 { cat <&9 >"$tmp/rest"; wait "$engine"; } 2>/dev/null
 exec 9<&-
@@ -347,9 +261,8 @@ part "kill -9 of rank 0: rank 1 ends, its blocks come back"
 
 alone -n 100 -p "$text" --ranks 2 --samples 2 --temperature 0.9
 serve "$host" "$O/kvkeeper"
-endless -n 100 --ranks 2 --samples 2 --temperature 0.9 --repeat 12
-kill -9 "$("$O/kvctl" -s "$sock.admin" status -j | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p')" ||
-	fail "no pid of the daemon"
+endless -p "$text" -n 100 --ranks 2 --samples 2 --temperature 0.9 --repeat 12
+kill_daemon
 cat <&9 >"$tmp/out"
 wait "$engine" || fail "two ranks and a daemon that came back: $(cat "$tmp/endless.err")"
 exec 9<&-
@@ -374,9 +287,7 @@ if [ "${KVMD_REAL_CUDA:-}" = 1 ]; then
 	echo "SKIP: on a real GPU check_kvinfer.sh is enough"
 	finish
 fi
-export KVMD_FAKECUDA="gpus=2,granularity=4096,mem=1G,delay=0,cpu=1${KVMD_FAKECUDA:+,$KVMD_FAKECUDA}"
-export KVMD_FAKECUDA_STATE="$tmp/fakecuda" KVMD_KERNELS="fakecuda:$O/fakecuda/kernels_host.so"
-export LD_LIBRARY_PATH="$O/fakecuda${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+on_fake 2
 gpu="[device cuda-0]
 kind = cuda
 bytes = 32M
