@@ -216,6 +216,17 @@ static int in_reserve(struct op *op, const struct gpool *served, struct gpool **
 	return err;
 }
 
+/*
+ * Behind a hole the block before @b is not this sequence's, and may have left HBM while
+ * @b had: it does not come back for this, so @b is no child of it any more.
+ */
+static void in_load(struct session *s, struct gpool *gp, struct block *b)
+{
+	if (b->parent && block_level(pool_block(s->d->pool, b->parent)) < LEVEL_HBM)
+		index_unparent(s->d->ix, b);
+	tiers_load(s->d->tiers, gp, b);
+}
+
 /* Slots for all: sealed blocks begin to load, private ones are copied next. */
 static void in_slots(struct op *op)
 {
@@ -229,7 +240,7 @@ static void in_slots(struct op *op)
 			if (!b || b->slot)
 				continue;
 			if (b->state == BLK_SEALED)
-				tiers_load(s->d->tiers, &s->sp->gp[g], b);
+				in_load(s, &s->sp->gp[g], b);
 			else
 				pool_slot_get(s->d->pool, &s->sp->gp[g], b);
 			op->n0++;

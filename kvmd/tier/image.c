@@ -58,20 +58,6 @@ size_t image_scratch_bytes(const struct kvmd_group *g)
 	return CODEC_HEAD_BYTES + 2 * kvmd_codec_values(g);
 }
 
-/* Largest difference of finite values. */
-static float worst_of(const uint16_t *a, const uint16_t *b, size_t nr)
-{
-	float worst = 0, d;
-
-	for (size_t i = 0; i < nr; i++) {
-		d = bf16_to_float(a[i]) - bf16_to_float(b[i]);
-		d = d < 0 ? -d : d;
-		if (d > worst && (a[i] & BF16_ABS) < BF16_INF)
-			worst = d;
-	}
-	return worst;
-}
-
 /* One part to @dst, of @room bytes. -E2BIG: it does not fit, or its codec does not take it. */
 static int encode_part(const struct codec_ops *ops, const struct codec_shape *s,
 		       const uint16_t *src, uint8_t *dst, size_t room, void *scratch,
@@ -120,7 +106,7 @@ int image_encode(const struct kvmd_group *g, uint32_t nr_shards, const void *pla
 		if (!ops->lossless) {
 			if (ops->decode(&s, out + at, n, scratch))
 				return -EBADMSG;
-			worst = max(worst, worst_of(src, scratch, m.part_bytes / 2));
+			worst = max(worst, codec_worst(src, scratch, m.part_bytes / 2));
 			src = scratch;
 		}
 		sum_add(&sum, src, m.part_bytes);

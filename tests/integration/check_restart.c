@@ -227,6 +227,30 @@ START_TEST(what_was_swapped_out_comes_back)
 }
 END_TEST
 
+/* The block before those that come back left HBM meanwhile, and nobody holds it. */
+START_TEST(a_swap_in_behind_a_hole)
+{
+	struct kvc *k;
+
+	start_ram(POOL RAM);
+	k = plain_client(&d, "sp", 16);
+	open_publish(k, 2, 4, 7);
+	T_EQ(kvc_seq_trim(k, 2, 1, 0, 0, 1, 1, 0), 1);
+	/* The first stays: its child, which nobody holds, is in HBM still. */
+	T_EQ(kvc_seq_swap_out(k, 2, 1, 0), 2);
+	fill_tiers(k);
+	T_EQ(kvc_seq_swap_in(k, 2, 1, WAIT_NS), 2);
+	hd_check(&d);
+	for (uint32_t i = 0; i < 4; i++)
+		T(i == 1 ? !slot_at(k, 0, 2, i) :
+		  holds(k, 0, (uint32_t)slot_at(k, 0, 2, i), (7 << 8) + i));
+	fill_tiers(k);
+	hd_check(&d);
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
 /* With RAM that answers late: what is on its way up, or out, when the daemon dies. */
 START_TEST(moves_that_were_under_way)
 {
@@ -654,6 +678,7 @@ int main(void)
 	tcase_add_test(t, a_new_client_finds_what_was_kept);
 	tcase_add_test(t, ram_survives);
 	tcase_add_test(t, what_was_swapped_out_comes_back);
+	tcase_add_test(t, a_swap_in_behind_a_hole);
 	tcase_add_test(t, moves_that_were_under_way);
 	tcase_add_test(t, no_block_leaves_before_steps_of_before_are_over);
 	tcase_add_test(t, a_client_that_died_meanwhile);
