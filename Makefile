@@ -495,7 +495,7 @@ check-man: build-tests
 
 # Shows
 
-## demo             three tiers, four engine processes, the daemon killed half way, the report
+## demo             engines that compute on one pool; then three tiers, a daemon killed half way
 .PHONY: demo
 demo: all
 	@KVMD_BUILD_DIR='$(abspath $(O))' scripts/demo.sh

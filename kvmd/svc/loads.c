@@ -113,6 +113,16 @@ static struct below look_below(const struct session *s, uint32_t sq, uint32_t g)
 	return w;
 }
 
+/*
+ * Blocks were given up at the end: what is left of it need not be a prefix that every
+ * group serves, a window before the end may never have been leased.
+ */
+static void settle(struct session *s, uint32_t sq)
+{
+	if (s->sp->nr_groups > 1 || s->sp->gp[0].geo.rule != KVMD_RULE_FULL)
+		seq_settle(&s->st, sq);
+}
+
 /* Positions from @w->first on of group 0 are not worth it: without them. */
 static void refuse_all(struct op *op, const struct below *w)
 {
@@ -121,8 +131,7 @@ static void refuse_all(struct op *op, const struct below *w)
 	stat_add(LOAD_REFUSED_SLOW, w->nr);
 	op->n2 = KVMD_MISS_REFUSED;
 	seq_cut(&s->st, op->e.seq, 0, w->first);
-	if (s->sp->nr_groups > 1)
-		seq_settle(&s->st, op->e.seq);
+	settle(s, op->e.seq);
 }
 
 bool loads_begin(struct op *op)
@@ -240,21 +249,23 @@ static void give_up(struct session *s, uint32_t sq, int err)
 	struct seq *q = &s->st.seq[sq];
 	const struct op *opener = q->blocked != SEQ_NO_OP ? &s->ops[q->blocked - 1] : NULL;
 	bool waits = opener && opener->e.opcode == KVMD_OP_SEQ_OPEN;
+	uint32_t len[KVMD_MAX_GROUPS];
 
 	q->load_err = err;
 	for (uint32_t g = 0; g < s->sp->nr_groups; g++) {
-		uint32_t len = q->len[g];
-
+		len[g] = q->len[g];
 		seq_cut(&s->st, sq, g, q->rdy[g]);
-		if (waits)
+	}
+	if (!(q->flags & SEQ_F_SWAPPED))
+		settle(s, sq);
+	for (uint32_t g = 0; g < s->sp->nr_groups; g++) {
+		q->rdy[g] = q->len[g];
+		if (waits || q->len[g] == len[g])
 			continue;
 		/* Positions keep their place, the client trims them. */
-		q->len[g] = len;
-		if (q->rdy[g] < len)
-			q->hole[g] = min(q->hole[g], q->rdy[g]);
+		q->len[g] = len[g];
+		q->hole[g] = min(q->hole[g], q->rdy[g]);
 	}
-	if (waits && s->sp->nr_groups > 1)
-		seq_settle(&s->st, sq);
 }
 
 /*

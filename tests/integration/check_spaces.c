@@ -289,6 +289,52 @@ START_TEST(a_drained_slab_goes_back_to_the_device)
 }
 END_TEST
 
+/*
+ * A load fails inside the window: the hit gets shorter, and before its new end there
+ * may be blocks that the longer one did not need.
+ */
+START_TEST(a_window_hit_that_gets_shorter_is_whole)
+{
+	unsigned char keys[10][KEY];
+	struct kvc_space s;
+	struct kvmd_cqe c;
+	struct kvc *k;
+	uint32_t len;
+
+	/* Loaded are the sink, 7, 8 and 9; 8 fails. */
+	hd_start(&d, POOL SLAB "[ram]\nbytes = 16M\nlock = no\nhugetlb = no\n"
+		 "test = error:read,nth=3\n");
+	hd_said(&d, " ready after ");
+	plain_space(&s, "sp", 16);
+	s.group[0].rule = KVMD_RULE_WINDOW;
+	s.group[0].window = 3 * BT;
+	s.group[0].sinks = BT;
+	k = client(&d, &s);
+	for (uint32_t i = 0; i < 8; i++) {
+		open_publish(k, 1, 10, 5 + i);
+		T_EQ(kvc_seq_close(k, 1, 1, 0, 0), 0);
+	}
+	make_keys(keys, 5, 0, 10);
+	T_EQ(kvc_seq_open(k, 1, 1, keys, 10, 10 * BT, 0, _i ? KVMD_OPEN_LOAD : 0, &c) >= 0, 1);
+	len = (uint32_t)c.res;
+	if (_i) {
+		T(kvc_seq_wait(k, 1, 1, 10, &c) >= 0);
+		len = kvc_status_ready(kvc_seq_status(k, 1));
+		T(kvc_status_err(kvc_seq_status(k, 1)) != 0);
+	} else {
+		T_EQ(c.v1, len * BT);
+	}
+	T(len < 10);
+	for (uint32_t i = 0; i < len; i++)
+		if (i < 1 || i + 3 >= len)
+			T(holds(k, 0, (uint32_t)slot_at(k, 0, 1, i), (5 << 8) + i));
+	T_EQ(kvc_seq_trim(k, 1, 1, 0, KVMD_TRIM_TAIL, len, 0, 0) >= 0, 1);
+	hd_check(&d);
+	kvc_destroy(k);
+	hd_stop(&d);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("spaces");
@@ -302,6 +348,7 @@ int main(void)
 			    (int)(sizeof(layouts) / sizeof(layouts[0])));
 	tcase_add_test(t, a_hit_is_as_long_as_every_group_can_serve);
 	tcase_add_test(t, extend_by_tokens_grows_every_group_that_grows);
+	tcase_add_loop_test(t, a_window_hit_that_gets_shorter_is_whole, 0, 2);
 	tcase_add_test(t, a_raised_epoch_makes_all_blocks_unreachable_at_once);
 	tcase_add_test(t, a_slab_moves_to_another_space_scrubbed);
 	tcase_add_test(t, a_drained_slab_goes_back_to_the_device);
