@@ -26,6 +26,9 @@ serve()
 	# shellcheck disable=SC2086
 	${2:-} "$O/kvmd" -c "$tmp/d$nr/conf" 2>"$tmp/d$nr/log" &
 	daemon=$!
+	until [ -S "$sock.admin" ]; do
+		kill -0 "$daemon" 2>/dev/null || { fail "no daemon: $(cat "$tmp/d$nr/log")"; break; }
+	done
 }
 
 # served: it ends as it should, nothing is held, and its invariants hold.
@@ -57,7 +60,7 @@ infer()
 	want=$1
 	shift
 	# shellcheck disable=SC2086
-	run "$want" $base -S "$sock" --wait 60 "$@"
+	run "$want" $base -S "$sock" "$@"
 }
 
 # alone ARG...: a cache of its own; $alone has the sums of its answers, in order.
@@ -114,7 +117,7 @@ endless()
 	rm -f "$tmp/fifo"
 	mkfifo "$tmp/fifo"
 	# shellcheck disable=SC2086
-	"$prog" $base -S "$sock" --wait 60 --repeat 2000 "$@" >"$tmp/fifo" 2>"$tmp/endless.err" &
+	"$prog" $base -S "$sock" --repeat 2000 "$@" >"$tmp/fifo" 2>"$tmp/endless.err" &
 	engine=$!
 	exec 9<"$tmp/fifo"
 	read -r _ <&9 || fail "no answer: $(cat "$tmp/endless.err")"

@@ -237,8 +237,11 @@ static int gpool_init(struct pool *p, struct space *sp, uint32_t g,
 		return -ENOMEM;
 	}
 	gp->max_slots = (uint32_t)min(slots, (uint64_t)MAX_SLOTS);
-	gp->geo.max_slots = gp->max_slots;
 	gp->slab_slots = slots_per_slab(p, gp);
+	/* One slab for all, the NULL slot's block included, is not larger than the device. */
+	if (!gp->geo.max_slots && gp->slab_slots >= slots && slots > 2)
+		gp->slab_slots = --gp->max_slots;
+	gp->geo.max_slots = gp->max_slots;
 	err = slab_fits(gp, msg, n);
 	if (err)
 		return err;

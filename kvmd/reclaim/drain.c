@@ -143,7 +143,7 @@ static double willingness(const struct pool *p, const struct gpool *from, const 
 {
 	const struct tenant *t = from->sp->tenant;
 	uint64_t held = held_bytes(p, t), slab;
-	uint64_t slack = (uint64_t)from->nr_free + from->nr_idle;
+	uint64_t slack = (uint64_t)from->nr_free + from->nr_idle + from->out.nr;
 	const struct slab *s = emptiest(from);
 	double class = 1;
 

@@ -374,8 +374,10 @@ static bool background(struct reclaim *rc, struct gpool *gp)
 {
 	uint32_t n;
 
-	if (gp->nr_free < gp->wmark_low && !gp->nr_coming && slab_can_grow(rc->pool, gp))
-		(void)slab_grow(rc->pool, gp);	/* announced ahead of need */
+	/* Announced ahead of need, but not out of what is freed for somebody who waits. */
+	if (gp->nr_free < gp->wmark_low && !gp->nr_coming && (!rc->nr_waiters || gp->nr_waiters) &&
+	    slab_can_grow(rc->pool, gp))
+		(void)slab_grow(rc->pool, gp);
 	if (gp->nr_free < gp->wmark_low && !gp->nr_coming)
 		gp->reclaiming = true;
 	if (!gp->reclaiming || gp->nr_free >= gp->wmark_high) {

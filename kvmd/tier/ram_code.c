@@ -175,7 +175,6 @@ static void stages_use(struct ram *rt, struct ram_stages *s, uint64_t each)
 	rt->nr_free_stages = 0;
 	s->next = old;
 	rt->stages = s;
-	(void)ram_chunk_extent(s->map, s->map_bytes);
 	for (uint32_t i = s->nr; i-- > 0;) {
 		s->stage[i] = (struct ram_stage) {
 			.ext = { .fd = -1, .map = (char *)s->map + i * each,
@@ -202,7 +201,9 @@ int ram_code_fit(struct tier *t, const struct gpool *gp)
 	struct ram_stages *s;
 	void *map;
 
-	if (!gp->coded_bytes || ram_code_fits(rt, gp))
+	/* What no chunk can hold, coded, never comes here. */
+	if (!gp->coded_bytes || ram_class(gp->coded_bytes) > rt->chunk_bytes ||
+	    ram_code_fits(rt, gp))
 		return 0;
 	if (rt->stages) {
 		block = max(block, rt->stages->block_bytes);

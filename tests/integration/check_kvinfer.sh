@@ -64,7 +64,7 @@ served
 serve "$host"
 # shellcheck disable=SC2086
 for i in 1 2 3; do
-	"$prog" $base -S "$sock" --wait 60 --check -s "$system" -f "$tmp/questions" \
+	"$prog" $base -S "$sock" --check -s "$system" -f "$tmp/questions" \
 		>"$tmp/out$i" 2>"$tmp/err$i" &
 	pids="${pids:-} $!"
 done
@@ -118,8 +118,9 @@ hugetlb = no
 lock = no"
 awk 'BEGIN { for (i = 0; i < 12; i++) { for (j = 0; j < 30; j++) printf "text %d of %d. ", j * i, i; print "" } }' \
 	>"$tmp/texts"
-# Blocks of 64 tokens, so that a coded one takes fewer pages.
-texts="-f $tmp/texts --repeat 2 -c 64 --block-tokens 64"
+# Blocks of 64 tokens, so that a coded one takes fewer pages; two at a time, so that
+# there is room for what is to be loaded.
+texts="-f $tmp/texts --repeat 2 -b 2 -c 64 --block-tokens 64"
 # shellcheck disable=SC2086
 alone $texts
 for more in "" "--layer-planes" "--codec window" "--codec window --layer-planes"; do

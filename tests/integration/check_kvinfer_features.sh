@@ -147,9 +147,9 @@ for t in 0 0.8; do
 	alone -n 50 -f "$tmp/texts" --temperature $t
 	serve "$host"
 	# shellcheck disable=SC2086
-	"$prog" $base -S "$sock" --wait 60 -q -n 50 -f "$tmp/texts" --temperature $t --role prefill \
+	"$prog" $base -S "$sock" -q -n 50 -f "$tmp/texts" --temperature $t --role prefill \
 		--handoff - 2>"$tmp/prefill" |
-		"$prog" $base -S "$sock" --wait 60 --temperature $t --role decode --handoff - --check \
+		"$prog" $base -S "$sock" --temperature $t --role decode --handoff - --check \
 			>"$tmp/out" 2>"$tmp/err" || fail "decode: $(cat "$tmp/err" "$tmp/prefill")"
 	what="prefill | decode"
 	same

@@ -19,7 +19,7 @@
 #include "kvmd/lib/sum.h"
 
 #define SOON_NS		1000000u	/* waits while others run */
-#define ALONE_TRIES	20u	/* waits for other engines' blocks, each of the daemon's choice */
+#define ALONE_TRIES	60u	/* waits for other engines' blocks, each of the daemon's choice */
 
 uint64_t ki_now(void)
 {

@@ -14,9 +14,10 @@ enum { EXIT_FINE, EXIT_REFUSED, EXIT_USAGE, EXIT_NO_DAEMON, EXIT_UNEQUAL = 5 };
 static struct ki_engine engine;
 
 /* --check has to find the same bits: nothing that was asked for changes them. */
-static bool is_exact(const struct ki_opts *o)
+static bool is_exact(const struct ki_engine *e)
 {
-	return !o->h2o && o->codec.id <= KVMD_CODEC_WINDOW;
+	/* What was made and is computed again as part of a prompt has other steps. */
+	return !e->o.h2o && e->o.codec.id <= KVMD_CODEC_WINDOW && !e->total.restarts;
 }
 
 /* So large that each sequence which may run at a time has its longest. */
@@ -87,7 +88,7 @@ static int run(struct ki_engine *e, int *ret_status)
 	ki_report_end(e);
 	if (err == -ECONNRESET && e->pool && e->pool->gone)
 		*ret_status = EXIT_NO_DAEMON;
-	else if (!err && e->total.unequal && is_exact(&e->o))
+	else if (!err && e->total.unequal && is_exact(e))
 		*ret_status = EXIT_UNEQUAL;
 	return err;
 }

@@ -15,6 +15,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+
+#define RETRY_NS	5000000000ull	/* for a daemon that is started again */
 
 #define RESUME_NS	50000000u	/* a rank looks for the daemon while rank 0 may need it */
 
@@ -24,10 +27,10 @@ void ki_pool_root(const struct ki_engine *e, uint8_t root[32])
 	unsigned n = 32;
 	EVP_MD_CTX *h = EVP_MD_CTX_new();
 
-	snprintf(text, sizeof(text), "kvinfer 1 %s %s dtype %u block %u chunk %u batch %u "
-		 "planes %u window %u+%u ranks %u codec %u/%u exact %u:%u", kn_dev_name(e->dev),
-		 ki_gemm_name(e->gemm), e->o.dtype, e->o.block_tokens, e->o.chunk, e->o.batch,
-		 e->o.layer_planes, e->o.window, e->o.sinks, e->o.ranks, e->o.codec.id,
+	snprintf(text, sizeof(text), "kvinfer 1 %s %s %d threads dtype %u block %u chunk %u "
+		 "batch %u planes %u window %u+%u ranks %u codec %u/%u exact %u:%u",
+		 kn_dev_name(e->dev), ki_gemm_name(e->gemm), e->o.threads, e->o.dtype,
+		 e->o.block_tokens, e->o.chunk, e->o.batch, e->o.layer_planes, e->o.window, e->o.sinks, e->o.ranks, e->o.codec.id,
 		 e->o.codec.scale_values, e->o.codec.exact_first, e->o.codec.exact_last);
 	EVP_DigestInit_ex(h, EVP_sha256(), NULL);
 	EVP_DigestUpdate(h, e->m->digest, sizeof(e->m->digest));
@@ -204,9 +207,19 @@ void ki_pool_close(struct ki_engine *e, struct ki_pool *p)
 
 int ki_pool_retry(struct ki_pool *p, int err)
 {
+	const struct timespec pause = { .tv_nsec = 20000000 };
+	uint64_t until = ki_now() + RETRY_NS;
+	int got;
+
 	if (err != -ECONNRESET || p->gone)
 		return err;
-	if (kvc_reconnect(p->k) == 1) {
+	/* Whoever starts it again takes a moment. */
+	while ((got = kvc_reconnect(p->k)) == -ECONNREFUSED || got == -ENOENT) {
+		if (ki_now() > until)
+			break;
+		nanosleep(&pause, NULL);
+	}
+	if (got == 1) {
 		p->v = kvc_view(p->k);
 		return 1;
 	}
